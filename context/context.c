@@ -1,0 +1,376 @@
+// Entries are a linked list through the frames of the functions that opened them:
+//
+//   context.top -> [TM_WITH_ALLOCATOR in layer()] -> [TM_WITH_STREAM in step()] -> NULL
+//
+// What is current is kept in the context itself, by slot, and every entry keeps what it replaced.
+// So lookups never follow the list, and neither does closing: an entry whose function has gone is
+// counted, reported, and never read. Only tm_context_restore walks entries, those that its caller
+// still has open.
+
+#include "tm/context/context.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/host.h"
+#include "tm/base/fatal.h"
+#include "tm/base/trace.h"
+#include "tm/log.h"
+
+enum { LIVE_SPAN = 8 << 20 };  // bytes above the stack pointer that can be this thread's stack
+
+typedef struct context_object {
+  tm_context hot;                     // must be first
+  const tm_thread* thread;            // atomic; where it is current; NULL: nowhere
+  struct context_object* replaced;    // what was current before it, while it is
+  struct tm_trace_frame* trace_top;   // its own trace, while it is not current
+} context_object;
+
+static __thread context_object first_context;
+static pthread_key_t exit_key;
+static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
+
+//===-- Lifetime ----------------------------------------------------------===//
+
+static void init_context(context_object* object) {
+  memset(object, 0, sizeof *object);
+  object->hot.current[TM_SLOT_ALLOCATOR_ + TM_CPU] = tm_host_allocator();
+}
+
+static void report_leftovers(const context_object* object, const char* event) {
+  if (object->hot.depth) {
+    TM_LOG_ERROR("%s with %zu scopes of its context still open", event, object->hot.depth);
+  }
+}
+
+static void end_thread(void* value) {
+  report_leftovers(value, "a thread ends");
+  tm_thread_.context = NULL;
+}
+
+static void make_exit_key(void) {
+  // Without a key a thread's leftover scopes go unreported; nothing else depends on it.
+  (void)pthread_key_create(&exit_key, end_thread);
+}
+
+tm_context* tm_context_first_use_(void) {
+  init_context(&first_context);
+  first_context.thread = &tm_thread_;
+  tm_thread_.context = &first_context.hot;
+  (void)pthread_once(&exit_once, make_exit_key);
+  (void)pthread_setspecific(exit_key, &first_context);
+  return &first_context.hot;
+}
+
+tm_context* tm_context_create(void) {
+  context_object* object = tm_bookkeeping_alloc(sizeof *object, "a context");
+  if (!object) {
+    return NULL;
+  }
+  init_context(object);
+  return &object->hot;
+}
+
+void tm_context_release(tm_context* context) {
+  if (!context) {
+    return;
+  }
+  context_object* object = (context_object*)context;
+  if (__atomic_load_n(&object->thread, __ATOMIC_ACQUIRE)) {
+    TM_FATAL("a context is released while it is current on a thread");
+  }
+  report_leftovers(object, "a context is released");
+  tm_bookkeeping_free(object);
+}
+
+//===-- Lookup ------------------------------------------------------------===//
+
+tm_context* tm_current_context(void) { return tm_context_get_(); }
+
+size_t tm_context_depth(void) { return tm_context_get_()->depth; }
+
+tm_allocator* tm_require_allocator(tm_device device) {
+  tm_allocator* allocator = tm_current_allocator_on(device);
+  if (TM_UNLIKELY(!allocator)) {
+    if (device.type == TM_DEVICE && device.id != -1) {
+      (void)TM_RAISE(TM_ERR_UNAVAILABLE, "no allocator for device %d is current", device.id);
+    } else {
+      (void)TM_RAISE(TM_ERR_UNAVAILABLE, "no %s allocator is current",
+                     tm_device_type_name((tm_device_type)device.type));
+    }
+  }
+  return allocator;
+}
+
+tm_stream* tm_require_stream(void) {
+  tm_stream* stream = tm_current_stream();
+  if (TM_UNLIKELY(!stream)) {
+    (void)TM_RAISE(TM_ERR_UNAVAILABLE, "no stream is current");
+  }
+  return stream;
+}
+
+//===-- Misuse ------------------------------------------------------------===//
+
+void tm_frame_stale_(const tm_frame* frame) {
+  TM_FATAL(
+      "a scope is opened at %s:%d above one whose function was left without closing it "
+      "(longjmp without tm_context_restore?); %zu were open",
+      frame->file, frame->line, tm_thread_.context->depth);
+}
+
+// Whether an entry lies in the part of this thread's stack that is in use, so that it can be read.
+static bool entry_is_readable(const tm_frame* entry) {
+  return (uintptr_t)entry - tm_stack_low_() < LIVE_SPAN;
+}
+
+void tm_frame_mismatch_(const tm_frame* frame) {
+  const tm_context* context = tm_thread_.context;
+  if (!context || !context->top) {
+    TM_FATAL("the scope of %s:%d is closed on a thread that has no scope open", frame->file,
+             frame->line);
+  }
+  if (!entry_is_readable(context->top)) {
+    TM_FATAL(
+        "the scope of %s:%d is closed, but the innermost of the %zu open ones is another, whose "
+        "function was left without closing it, or which another thread opened",
+        frame->file, frame->line, context->depth);
+  }
+  TM_FATAL("the scope of %s:%d is closed, but the innermost of the %zu open ones is that of %s:%d",
+           frame->file, frame->line, context->depth, context->top->file, context->top->line);
+}
+
+//===-- Entries -----------------------------------------------------------===//
+
+void tm_frame_push_allocator_(tm_frame* frame, tm_allocator* allocator, const char* file,
+                              int line) {
+  *frame = tm_frame_make_(file, line);
+  (void)tm_frame_open_allocator_(frame, allocator, NULL);
+}
+
+void tm_frame_push_stream_(tm_frame* frame, tm_stream* stream, const char* file, int line) {
+  *frame = tm_frame_make_(file, line);
+  (void)tm_frame_open_stream_(frame, stream, NULL);
+}
+
+void tm_pop(tm_frame* frame) { tm_frame_close_(frame); }
+
+void tm_frame_close_owned_(tm_frame* frame) {
+  tm_allocator* owned = frame->value;
+  tm_frame_close_(frame);
+  tm_allocator_release(owned);
+}
+
+int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* user) {
+  tm_context* context = tm_context_get_();
+  tm_frame_link_(context, frame);
+  frame->value = (void*)handler;
+  frame->saved_on_device = user;
+  frame->saved = context->current[TM_SLOT_OOM_HANDLER_];
+  if (handler) {
+    frame->slot = TM_SLOT_OOM_HANDLER_;
+    context->current[TM_SLOT_OOM_HANDLER_] = frame;
+  }
+  return 1;
+}
+
+// Takes the innermost entry off; fatal where that is not `frame`.
+static tm_context* unlink_top(tm_frame* frame) {
+  tm_context* context = tm_thread_.context;
+  if (!context || context->top != frame) {
+    tm_frame_mismatch_(frame);
+    return NULL;
+  }
+  context->top = frame->below;
+  context->depth--;
+  return context;
+}
+
+void tm_frame_close_oom_handler_(tm_frame* frame) {
+  tm_context* context = unlink_top(frame);
+  if (context) {
+    context->current[TM_SLOT_OOM_HANDLER_] = frame->saved;
+  }
+}
+
+// The entry stands in the context that is replaced, so that a fiber may suspend with scopes open.
+int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused) {
+  (void)unused;
+  tm_context* outer = tm_context_get_();
+  tm_frame_link_(outer, frame);
+  frame->value = context;
+  frame->saved_on_device = tm_thread_.trace_top;
+  if (!context) {
+    return 1;
+  }
+  context_object* object = (context_object*)context;
+  const tm_thread* nowhere = NULL;
+  if (!__atomic_compare_exchange_n(&object->thread, &nowhere, &tm_thread_, false, __ATOMIC_ACQUIRE,
+                                   __ATOMIC_RELAXED)) {
+    unlink_top(frame);
+    frame->value = NULL;
+    TM_FATAL("the context made current at %s:%d is already current on %s thread", frame->file,
+             frame->line, nowhere == &tm_thread_ ? "this" : "another");
+  }
+  object->replaced = (context_object*)outer;
+  tm_thread_.trace_top = object->trace_top;
+  tm_thread_.context = context;
+  return 1;
+}
+
+// Stops `object` from being current, keeping its trace.
+static void leave_context(context_object* object) {
+  object->trace_top = tm_thread_.trace_top;
+  tm_thread_.context = &object->replaced->hot;
+  object->replaced = NULL;
+  __atomic_store_n(&object->thread, NULL, __ATOMIC_RELEASE);
+}
+
+void tm_frame_close_context_(tm_frame* frame) {
+  context_object* object = frame->value;
+  if (object) {
+    if (tm_thread_.context != &object->hot) {
+      tm_frame_mismatch_(frame);
+      return;
+    }
+    leave_context(object);
+    tm_thread_.trace_top = frame->saved_on_device;
+  }
+  unlink_top(frame);
+}
+
+//===-- After longjmp -----------------------------------------------------===//
+
+tm_context_mark tm_context_save(void) {
+  tm_context* context = tm_context_get_();
+  return (tm_context_mark){
+      .context = context,
+      .top = context->top,
+      .depth = context->depth,
+      .trace_top = tm_thread_.trace_top,
+  };
+}
+
+// Makes current what the entries from `entry` outwards say.
+static void rebuild_current(tm_context* context, tm_frame* entry) {
+  bool known[TM_SLOTS_] = {false};
+  memset(context->current, 0, sizeof context->current);
+  context->current[TM_SLOT_ALLOCATOR_ + TM_CPU] = tm_host_allocator();
+  for (; entry; entry = entry->below) {
+    void* value = entry->slot == TM_SLOT_OOM_HANDLER_ ? entry : entry->value;
+    const uint16_t slots[] = {entry->slot, entry->device_slot};
+    for (int i = 0; i < 2; i++) {
+      if (slots[i] != TM_SLOT_NONE_ && !known[slots[i]]) {
+        known[slots[i]] = true;
+        context->current[slots[i]] = value;
+      }
+    }
+  }
+}
+
+size_t tm_context_restore(const tm_context_mark* mark) {
+  size_t dropped = 0;
+  while (tm_thread_.context != mark->context) {
+    context_object* inner = (context_object*)tm_context_get_();
+    if (!inner->replaced) {
+      TM_FATAL("tm_context_restore: the saved context is not current on this thread");
+    }
+    leave_context(inner);
+    inner->trace_top = NULL;
+  }
+  tm_context* context = mark->context;
+  if (context->depth < mark->depth) {
+    TM_FATAL("tm_context_restore: %zu scopes were open at the save, %zu are now", mark->depth,
+             context->depth);
+  }
+  dropped = context->depth - mark->depth;
+  context->top = mark->top;
+  context->depth = mark->depth;
+  rebuild_current(context, mark->top);
+  tm_thread_.trace_top = mark->trace_top;
+  return dropped;
+}
+
+//===-- Allocating --------------------------------------------------------===//
+
+// While a handler runs, its device has an allocator that refuses, so that what the handler asks of
+// the failing device fails at once.
+
+static tm_status refuse_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
+  (void)stream;
+  (void)out;
+  return TM_RAISE(TM_ERR_NO_MEMORY, "%zu bytes of %s asked inside its out-of-memory handler", size,
+                  tm_device_type_name((tm_device_type)self->device.type));
+}
+
+static void refuse_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
+  (void)self;
+  (void)ptr;
+  (void)size;
+  (void)stream;
+}
+
+static void refuse_destroy(tm_allocator* self) { (void)self; }
+
+static const tm_allocator_vtable refuse_vtable = {
+    .name = "out-of-memory handler",
+    .destroy = refuse_destroy,
+    .alloc = refuse_alloc,
+    .free = refuse_free,
+};
+
+static void set_handlers(tm_frame** innermost) {
+  tm_context_get_()->current[TM_SLOT_OOM_HANDLER_] = *innermost;
+}
+
+// Runs one handler, which sees only the handlers outside itself, however it is left.
+static bool run_handler(tm_frame* entry, const tm_oom_request* request) {
+  tm_context* context = tm_context_get_();
+  __attribute__((cleanup(set_handlers), unused)) tm_frame* restored =
+      context->current[TM_SLOT_OOM_HANDLER_];
+  context->current[TM_SLOT_OOM_HANDLER_] = entry->saved;
+  tm_allocator refusing;
+  tm_allocator_init_(&refusing, &refuse_vtable, request->device, NULL);
+  refusing.references = TM_IMMORTAL_;
+  TM_USE_ALLOCATOR(&refusing);
+  return ((tm_oom_handler)entry->value)(request, entry->saved_on_device);
+}
+
+static TM_COLD tm_status alloc_with_handlers(tm_allocator* allocator, size_t size,
+                                             tm_storage** out) {
+  const tm_error failure = *tm_last_error();
+  tm_oom_request request = {.device = allocator->device, .size = size, .attempt = 1};
+  tm_frame* entry = tm_context_get_()->current[TM_SLOT_OOM_HANDLER_];
+  int freed = 0;
+  while (entry && freed < TM_OOM_MAX_RETRIES) {
+    if (run_handler(entry, &request)) {
+      freed++;
+      const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
+      if (status != TM_ERR_NO_MEMORY) {
+        return status;
+      }
+    } else {
+      entry = entry->saved;
+    }
+    request.attempt++;
+  }
+  return tm_raise_(TM_ERR_NO_MEMORY, failure.file, failure.line, "%s", failure.message);
+}
+
+tm_status tm_context_alloc(tm_allocator* allocator, tm_device device, size_t size,
+                           tm_storage** out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_context_alloc: out is NULL");
+  }
+  *out = NULL;
+  allocator = allocator ? allocator : tm_require_allocator(device);
+  if (!allocator) {
+    return tm_last_status();
+  }
+  const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
+  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || allocator->vtable == &refuse_vtable) {
+    return status;
+  }
+  return alloc_with_handlers(allocator, size, out);
+}

@@ -1,0 +1,312 @@
+// The thread's context: which allocator and stream code uses that names none.
+//
+//   TM_WITH_STREAM(stream)
+//   TM_WITH_ALLOCATOR(stack) {
+//     tm_auto_tensor h = tm_empty(TM_SHAPE(tokens, hidden), TM_F16, TM_DEVICE);  // from the stack
+//   }                                                  // popped on every way out
+//
+// A context holds, per device type, a stack of active allocators, a stack of streams and a stack
+// of out-of-memory handlers. Every thread has one from its first use, with the host allocator
+// pushed and nothing inherited. Entries live in the frames of the functions that open the scopes:
+// opening one allocates nothing and cannot fail, whatever the depth.
+//
+// The block forms TM_WITH_* are loops: `break` and `continue` leave that block only, and a function
+// that returns only from inside one still needs a return after it. The guard forms TM_USE_* hold
+// until the end of the enclosing block. No label may jump over a guard.
+// C users compile with -fexceptions for scopes to close on C++ throw, pthread_exit and cancellation.
+#ifndef TM_CONTEXT_CONTEXT_H_
+#define TM_CONTEXT_CONTEXT_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tm/alloc/allocator.h"
+#include "tm/alloc/device.h"
+#include "tm/alloc/storage.h"
+#include "tm/alloc/stream.h"
+#include "tm/base/attributes.h"
+#include "tm/base/status.h"
+#include "tm/base/thread.h"
+
+TM_EXTERN_C_BEGIN
+
+typedef struct tm_context tm_context;
+
+//===-- Scopes ------------------------------------------------------------===//
+
+// Makes `allocator` current for its device type. It is borrowed: the caller's reference outlives
+// the scope. NULL changes nothing and still closes as one.
+#define TM_WITH_ALLOCATOR(allocator) TM_WITH_(allocator_, tm_frame_close_, (allocator), NULL)
+#define TM_USE_ALLOCATOR(allocator) TM_USE_(allocator_, tm_frame_close_, (allocator), NULL)
+
+// The same, and the scope releases the reference it is given when it closes:
+// TM_WITH_OWNED_ALLOCATOR(tm_stack_allocator_create(...)) { ... }.
+#define TM_WITH_OWNED_ALLOCATOR(allocator) \
+  TM_WITH_(allocator_, tm_frame_close_owned_, (allocator), NULL)
+#define TM_USE_OWNED_ALLOCATOR(allocator) \
+  TM_USE_(allocator_, tm_frame_close_owned_, (allocator), NULL)
+
+// Makes `stream` current. Borrowed; NULL changes nothing. The CUDA current device stays.
+#define TM_WITH_STREAM(stream) TM_WITH_(stream_, tm_frame_close_, (stream), NULL)
+#define TM_USE_STREAM(stream) TM_USE_(stream_, tm_frame_close_, (stream), NULL)
+
+// Makes `context` the thread's current one. Borrowed; NULL changes nothing. A context that is
+// current on another thread, or already current further out on this one, is fatal.
+#define TM_WITH_CONTEXT(context) TM_WITH_(context_, tm_frame_close_context_, (context), NULL)
+#define TM_USE_CONTEXT(context) TM_USE_(context_, tm_frame_close_context_, (context), NULL)
+
+// What a handler is told about an allocation that failed.
+typedef struct tm_oom_request {
+  tm_device device;  // where
+  size_t size;       // bytes that were asked for
+  int attempt;       // 1 for the first handler call of this allocation
+} tm_oom_request;
+
+// Frees what it can and returns whether it freed anything: true has the allocation tried again.
+// It runs on the allocating thread with no lock held, sees only the handlers outside itself, and
+// an allocation it makes from the failing device fails at once.
+typedef bool (*tm_oom_handler)(const tm_oom_request* request, void* user);
+
+enum { TM_OOM_MAX_RETRIES = 8 };  // handler calls that freed something, per allocation
+
+// Adds an out-of-memory handler, innermost first. A NULL handler changes nothing.
+#define TM_WITH_OOM_HANDLER(handler, user) \
+  TM_WITH_(oom_handler_, tm_frame_close_oom_handler_, (handler), (user))
+#define TM_USE_OOM_HANDLER(handler, user) \
+  TM_USE_(oom_handler_, tm_frame_close_oom_handler_, (handler), (user))
+
+//===-- Lookup ------------------------------------------------------------===//
+
+// The innermost allocator of a device type; NULL where there is none. Raises nothing.
+// Ownership: borrowed, for as long as its scope is open.
+static inline tm_allocator* tm_current_allocator(tm_device_type type);
+
+// The innermost allocator on exactly `device`; NULL where there is none. An `id` of -1 means any.
+static inline tm_allocator* tm_current_allocator_on(tm_device device);
+
+// The innermost stream; NULL where there is none.
+static inline tm_stream* tm_current_stream(void);
+
+// The same where there must be one: raises TM_ERR_UNAVAILABLE, naming what is missing.
+// Returns NULL on failure.
+TM_API TM_NODISCARD tm_allocator* tm_require_allocator(tm_device device);
+TM_API TM_NODISCARD tm_stream* tm_require_stream(void);
+
+// The thread's current context. Never NULL. Borrowed.
+TM_API tm_context* tm_current_context(void);
+
+// Scopes open in the current context.
+TM_API size_t tm_context_depth(void);
+
+//===-- Allocating --------------------------------------------------------===//
+
+// Allocates `size` bytes (not 0) from `allocator`, or from the current allocator of `device` where
+// that is NULL, on the current stream. When memory runs out, the context's handlers are asked.
+// Ownership: the caller owns one reference.
+// Errors: TM_ERR_UNAVAILABLE (no current allocator), and as tm_storage_alloc. On error `*out` is
+//         NULL.
+TM_API TM_NODISCARD tm_status tm_context_alloc(tm_allocator* allocator, tm_device device,
+                                               size_t size, tm_storage** out);
+
+//===-- Contexts as objects -----------------------------------------------===//
+
+// A context of one's own, for fibers, coroutines and tasks that carry theirs. It starts with the
+// host allocator. Returns NULL on failure.
+// Ownership: the caller owns it and destroys it with tm_context_release.
+// Errors: TM_ERR_NO_MEMORY.
+TM_API TM_NODISCARD tm_context* tm_context_create(void);
+
+// Destroys a context of one's own. Entries still open in it are counted and logged, never followed.
+// One that is current on a thread is fatal. NULL is a no-op.
+TM_API void tm_context_release(tm_context* context);
+
+// Where a context stands, to return to after longjmp.
+typedef struct tm_context_mark {
+  tm_context* context;
+  struct tm_frame* top;
+  size_t depth;
+  struct tm_trace_frame* trace_top;
+} tm_context_mark;
+
+// Call save before setjmp; after a longjmp to it, restore closes what was jumped over: those
+// entries are dropped without being followed, so references they owned are not released, and
+// their number is returned. What was open at the save must still be.
+TM_API tm_context_mark tm_context_save(void);
+TM_API size_t tm_context_restore(const tm_context_mark* mark);
+
+//===-- Entries -----------------------------------------------------------===//
+
+// A context's slots: what is current, by kind.
+enum tm_context_slot_ {
+  TM_SLOT_ALLOCATOR_ = 0,  // + tm_device_type
+  TM_SLOT_STREAM_ = TM_DEVICE_TYPES,
+  TM_SLOT_OOM_HANDLER_,
+  TM_SLOT_NONE_,           // for an entry that changes nothing
+  // TM_SLOT_ON_DEVICE_ + device id
+  TM_SLOTS_ = (int)TM_SLOT_ON_DEVICE_ + (int)TM_MAX_DEVICES,
+};
+
+// One entry of a context, in the frame of the function that opened it.
+typedef struct tm_frame {
+  struct tm_frame* below;  // the entry that encloses this one; NULL for the outermost
+  void* value;             // what it made current
+  void* saved;             // what was current in `slot` before
+  void* saved_on_device;   // what was current in `device_slot` before; a handler's user pointer
+  const char* file;
+  int32_t line;
+  uint16_t slot;
+  uint16_t device_slot;
+} tm_frame;
+
+// The part of a context that inline code reads. Private.
+struct tm_context {
+  tm_frame* top;
+  size_t depth;
+  void* current[TM_SLOTS_];
+};
+
+// Explicit push and pop, for code whose scopes are not blocks: `frame` is the caller's and stays
+// where it is until it is popped. Popping anything but the top entry is fatal.
+#define tm_push_allocator(frame, allocator) \
+  tm_frame_push_allocator_((frame), (allocator), __FILE__, __LINE__)
+#define tm_push_stream(frame, stream) \
+  tm_frame_push_stream_((frame), (stream), __FILE__, __LINE__)
+TM_API void tm_pop(tm_frame* frame);
+
+//===-- What the macros use -----------------------------------------------===//
+
+TM_API void tm_frame_push_allocator_(tm_frame* frame, tm_allocator* allocator, const char* file,
+                                     int line);
+TM_API void tm_frame_push_stream_(tm_frame* frame, tm_stream* stream, const char* file, int line);
+TM_API int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused);
+TM_API int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* user);
+TM_API void tm_frame_close_owned_(tm_frame* frame);
+TM_API void tm_frame_close_context_(tm_frame* frame);
+TM_API void tm_frame_close_oom_handler_(tm_frame* frame);
+
+// The thread's context, made on its first use. Never fails.
+TM_API TM_COLD tm_context* tm_context_first_use_(void);
+// `frame` is being opened above an entry whose function is gone: fatal.
+TM_API TM_COLD void tm_frame_stale_(const tm_frame* frame);
+// `frame` is being closed and is not the top: fatal.
+TM_API TM_COLD void tm_frame_mismatch_(const tm_frame* frame);
+
+static inline tm_context* tm_context_get_(void) {
+  tm_context* context = tm_thread_.context;
+  if (TM_UNLIKELY(!context)) {
+    context = tm_context_first_use_();
+  }
+  return context;
+}
+
+static inline tm_frame tm_frame_make_(const char* file, int line) {
+  tm_frame frame;
+  frame.file = file;
+  frame.line = line;
+  frame.slot = TM_SLOT_NONE_;
+  frame.device_slot = TM_SLOT_NONE_;
+  return frame;
+}
+
+// Puts `frame` on top. It is never followed through what was the top before: that may belong to a
+// function that longjmp left, which is told by its address.
+static inline void tm_frame_link_(tm_context* context, tm_frame* frame) {
+  if (TM_UNLIKELY(tm_is_below_stack_(context->top))) {
+    tm_frame_stale_(frame);
+  }
+  frame->below = context->top;
+  context->top = frame;
+  context->depth++;
+}
+
+static inline int tm_frame_open_allocator_(tm_frame* frame, tm_allocator* allocator, void* unused) {
+  (void)unused;
+  __asm__("" : "+r"(frame));  // the caller's compiler must not see a local's address escape
+  tm_context* context = tm_context_get_();
+  tm_frame_link_(context, frame);
+  frame->value = allocator;
+  if (TM_LIKELY(allocator != NULL)) {
+    const uint16_t slot = allocator->slot;
+    const uint16_t device_slot = allocator->device_slot;
+    frame->slot = slot;
+    frame->device_slot = device_slot;
+    frame->saved = context->current[slot];
+    context->current[slot] = allocator;
+    frame->saved_on_device = context->current[device_slot];
+    context->current[device_slot] = allocator;
+  } else {
+    frame->saved = NULL;
+    frame->saved_on_device = NULL;
+  }
+  return 1;
+}
+
+static inline int tm_frame_open_stream_(tm_frame* frame, tm_stream* stream, void* unused) {
+  (void)unused;
+  __asm__("" : "+r"(frame));
+  tm_context* context = tm_context_get_();
+  tm_frame_link_(context, frame);
+  frame->value = stream;
+  frame->saved_on_device = NULL;
+  frame->saved = NULL;
+  if (TM_LIKELY(stream != NULL)) {
+    frame->slot = TM_SLOT_STREAM_;
+    frame->saved = context->current[TM_SLOT_STREAM_];
+    context->current[TM_SLOT_STREAM_] = stream;
+  }
+  return 1;
+}
+
+static inline void tm_frame_close_(tm_frame* frame) {
+  tm_frame* self = frame;
+  __asm__("" : "+r"(self));
+  tm_context* context = tm_thread_.context;
+  if (TM_UNLIKELY(!context || context->top != self)) {
+    tm_frame_mismatch_(self);
+    return;
+  }
+  context->top = self->below;
+  context->depth--;
+  context->current[self->device_slot] = self->saved_on_device;  // the reverse of opening
+  context->current[self->slot] = self->saved;
+}
+
+static inline tm_allocator* tm_current_allocator(tm_device_type type) {
+  return (tm_allocator*)((unsigned)type < TM_DEVICE_TYPES ? tm_context_get_()->current[type]
+                                                          : NULL);
+}
+
+static inline tm_allocator* tm_current_allocator_on(tm_device device) {
+  if (device.type != TM_DEVICE || device.id == -1) {
+    return device.id > 0 ? NULL : tm_current_allocator((tm_device_type)device.type);
+  }
+  return (tm_allocator*)((unsigned)device.id < TM_MAX_DEVICES
+                             ? tm_context_get_()->current[TM_SLOT_ON_DEVICE_ + device.id]
+                             : NULL);
+}
+
+static inline tm_stream* tm_current_stream(void) {
+  return (tm_stream*)tm_context_get_()->current[TM_SLOT_STREAM_];
+}
+
+// Two loops, so that the block runs once, `break` leaves it, and no compiler warns about what the
+// block sets. The frame is made by a function because C++17 has no designated initializers.
+#define TM_WITH_(open, close, a, b) \
+  TM_WITH2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_frame_))
+#define TM_WITH2_(open, close, a, b, once, frame)                                    \
+  for (int once = 1; once;)                                                          \
+    for (__attribute__((cleanup(close))) tm_frame frame =                            \
+             tm_frame_make_(__FILE__, __LINE__);                                     \
+         once && (once = 0, open(&frame, a, b));)
+
+#define TM_USE_(open, close, a, b) \
+  TM_USE2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_frame_))
+#define TM_USE2_(open, close, a, b, frame)                                           \
+  __attribute__((cleanup(close), unused)) tm_frame frame =                           \
+      tm_frame_make_(__FILE__, __LINE__);                                            \
+  (void)open(&frame, a, b)
+
+TM_EXTERN_C_END
+
+#endif  // TM_CONTEXT_CONTEXT_H_
