@@ -1,0 +1,161 @@
+#include "tm/alloc/allocator.h"
+
+#include <string.h>
+
+#include "tm/base/checked.h"
+
+//===-- Lifetime ----------------------------------------------------------===//
+
+static uint16_t slot_of_device(tm_device device) {
+  return (uint16_t)(device.type == TM_DEVICE ? (int32_t)TM_SLOT_ON_DEVICE_ + device.id
+                                             : device.type);
+}
+
+void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtable,
+                        tm_device device, tm_stream* stream) {
+  allocator->vtable = vtable;
+  allocator->slot = (uint16_t)device.type;
+  allocator->device_slot = slot_of_device(device);
+  allocator->references = 1;
+  allocator->device = device;
+  allocator->stream = tm_stream_retain(stream);
+  allocator->alignment = device.type == TM_DEVICE ? TM_DEVICE_ALIGNMENT : TM_HOST_ALIGNMENT;
+  allocator->ignores_stream = false;
+}
+
+void tm_allocator_deinit_(tm_allocator* allocator) {
+  tm_stream_release(allocator->stream);
+  allocator->stream = NULL;
+}
+
+static bool is_immortal(const tm_allocator* allocator) {
+  return __atomic_load_n(&allocator->references, __ATOMIC_RELAXED) < 0;
+}
+
+tm_allocator* tm_allocator_retain(tm_allocator* allocator) {
+  if (allocator && !is_immortal(allocator)) {
+    __atomic_fetch_add(&allocator->references, 1, __ATOMIC_RELAXED);
+  }
+  return allocator;
+}
+
+void tm_allocator_release(tm_allocator* allocator) {
+  if (allocator && !is_immortal(allocator) &&
+      __atomic_fetch_sub(&allocator->references, 1, __ATOMIC_ACQ_REL) == 1) {
+    allocator->vtable->destroy(allocator);
+  }
+}
+
+//===-- Memory ------------------------------------------------------------===//
+
+// Whether blocks used on `stream` need an event to be ordered with the allocator's own stream.
+static bool crosses_streams(const tm_allocator* allocator, const tm_stream* stream) {
+  return stream && allocator->stream && stream != allocator->stream &&
+         !tm_stream_equal(stream, allocator->stream);
+}
+
+static tm_status round_request(const tm_allocator* allocator, size_t size, size_t* out) {
+  if (size > PTRDIFF_MAX) {
+    return TM_RAISE(TM_ERR_INVALID, "%s: %zu bytes asked, more than any object can have",
+                    allocator->vtable->name, size);
+  }
+  if (!tm_checked_round_up(size, allocator->alignment, out)) {
+    return TM_RAISE(TM_ERR_OVERFLOW, "%s: %zu bytes do not round up to a multiple of %zu",
+                    allocator->vtable->name, size, allocator->alignment);
+  }
+  return TM_OK;
+}
+
+tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                     void** out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_allocator_alloc: out is NULL");
+  }
+  *out = NULL;
+  if (!allocator) {
+    return TM_NULL_HANDLE("tm_allocator_alloc: the allocator");
+  }
+  if (size == 0) {
+    return TM_OK;
+  }
+  TM_TRY(round_request(allocator, size, &size));
+  void* block = NULL;
+  TM_TRY(allocator->vtable->alloc(allocator, size, stream ? stream : allocator->stream, &block));
+  if (crosses_streams(allocator, stream)) {
+    const tm_status status = tm_stream_wait_stream(stream, allocator->stream);
+    if (status != TM_OK) {
+      allocator->vtable->free(allocator, block, size, allocator->stream);
+      return status;
+    }
+  }
+  *out = block;
+  return TM_OK;
+}
+
+tm_status tm_allocator_alloc(tm_allocator* allocator, size_t size, tm_stream* stream, void** out) {
+  const tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
+  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator->vtable->trim ||
+      allocator->vtable->trim(allocator, 0) != TM_OK) {
+    return status;
+  }
+  return tm_allocator_alloc_nested_(allocator, size, stream, out);
+}
+
+void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
+  size_t rounded = 0;
+  if (!ptr || !allocator || !tm_checked_round_up(size, allocator->alignment, &rounded)) {
+    return;
+  }
+  if (crosses_streams(allocator, stream)) {
+    // A host wait is the last resort: it needs no event, and the block must not be reused early.
+    if (tm_stream_wait_stream(allocator->stream, stream) != TM_OK) {
+      (void)!tm_stream_sync(stream);
+    }
+    stream = allocator->stream;
+  }
+  allocator->vtable->free(allocator, ptr, rounded, stream ? stream : allocator->stream);
+}
+
+tm_status tm_allocator_trim(tm_allocator* allocator, size_t keep) {
+  if (!allocator) {
+    return TM_NULL_HANDLE("tm_allocator_trim: the allocator");
+  }
+  return allocator->vtable->trim ? allocator->vtable->trim(allocator, keep) : TM_OK;
+}
+
+tm_status tm_allocator_get_stats(tm_allocator* allocator, tm_allocator_stats* out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_allocator_get_stats: out is NULL");
+  }
+  memset(out, 0, sizeof *out);
+  if (!allocator) {
+    return TM_NULL_HANDLE("tm_allocator_get_stats: the allocator");
+  }
+  if (!allocator->vtable->get_stats) {
+    return TM_RAISE(TM_ERR_UNAVAILABLE, "%s: this allocator keeps no statistics",
+                    allocator->vtable->name);
+  }
+  const tm_status status = allocator->vtable->get_stats(allocator, out);
+  if (status != TM_OK) {
+    memset(out, 0, sizeof *out);
+  }
+  return status;
+}
+
+//===-- What it is --------------------------------------------------------===//
+
+tm_device tm_allocator_device(const tm_allocator* allocator) {
+  return allocator ? allocator->device : tm_device_make(TM_CPU, 0);
+}
+
+tm_stream* tm_allocator_stream(const tm_allocator* allocator) {
+  return allocator ? allocator->stream : NULL;
+}
+
+size_t tm_allocator_alignment(const tm_allocator* allocator) {
+  return allocator ? allocator->alignment : TM_HOST_ALIGNMENT;
+}
+
+const char* tm_allocator_name(const tm_allocator* allocator) {
+  return allocator ? allocator->vtable->name : "(null)";
+}

@@ -1,0 +1,762 @@
+// Regions form a chain in stack order; the last one is bumped, the others are full:
+//
+//   [region A: full] <- below - [region B: current |--- used ---|--- free ---]      spares, retired
+//
+// - `spares` are empty regions that are kept; `retired` ones were set aside by a reset and wait for
+//   their last block.
+// - Had everything been one region, a block at B would lie at virtual_base(B) + its offset. The
+//   high-water mark is the largest such end. An empty stack goes on in one region of the mark: its
+//   first request finds `current` to be the `none` region of no capacity and takes the slow path.
+// - The owner's path has no atomic read-modify-write. A free tells a thread that closes the stack
+//   meanwhile where it is by `busy`; that thread makes the order of the two visible by membarrier.
+
+#include "tm/alloc/stack.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "alloc/stack_region.h"
+#include "alloc/stack_returns.h"
+#include "alloc/thread_identity.h"
+#include "tm/alloc/bookkeeping.h"
+#include "tm/base/checked.h"
+#include "tm/base/fatal.h"
+
+enum { GROWTH_MINIMUM = 2 << 20 };  // bytes of a further region, at least: the driver's granule
+
+typedef struct stack {
+  tm_allocator base;  // must be first
+  // The owner's.
+  stack_region* current;      // never NULL: `none` stands for no region
+  size_t mark;                // bytes: the high-water mark
+  size_t live;                // blocks; atomic, since the thread that closes the stack reads it
+  tm_thread_identity* owner;  // atomic; retained; NULL: nobody's
+  bool busy;                  // atomic: the owner is inside a free
+  bool fenced;                // no membarrier on this system: `busy` is set by an exchange
+  uint32_t pins;
+  size_t raw_live;  // blocks that are no storage
+  size_t reserved;  // bytes held from the upstream
+  size_t peak_reserved;
+  size_t maximum;  // bytes; SIZE_MAX: no limit
+  uint64_t alloc_calls;
+  uint64_t upstream_calls;
+  tm_allocator* upstream;  // retained
+  stack_region* spares;    // through `below`
+  stack_region* retired;   // through `below`
+  stack_region none;
+  stack_record* none_segment;
+  // Shared with every thread that returns blocks, so on cache lines of their own.
+  stack_returns returns __attribute__((aligned(64)));
+  size_t outstanding;  // atomic; of a closed stack: blocks that are still to come back
+} stack;
+
+static bool stack_is_valid(const stack* s) {
+  const stack_region* r = s->current;
+  return r && r->used <= r->capacity && r->used % s->base.alignment == 0 &&
+         s->reserved <= s->peak_reserved && r->virtual_base + r->used <= s->mark;
+}
+
+static void check_valid(const stack* s) {
+  if (!stack_is_valid(s)) {
+    TM_FATAL("stack: used by two threads at once, or overwritten (used %zu of %zu, mark %zu)",
+             s->current ? s->current->used : 0, s->current ? s->current->capacity : 0, s->mark);
+  }
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static void set_live(stack* s, size_t live) { __atomic_store_n(&s->live, live, __ATOMIC_RELAXED); }
+
+static size_t extent(const stack* s) { return s->current->virtual_base + s->current->used; }
+
+static bool chain_is_empty(const stack* s) { return s->current->used == 0 && !s->current->below; }
+
+//===-- Regions and the upstream ------------------------------------------===//
+
+static tm_status refuse_while_capturing(const stack* s, size_t size) {
+  bool capturing = false;
+  if (s->base.stream) {
+    TM_TRY(tm_stream_is_capturing(s->base.stream, &capturing));
+  }
+  if (capturing) {
+    return TM_RAISE(TM_ERR_CAPTURING,
+                    "stack: %zu bytes need a new region, and its stream is being captured", size);
+  }
+  return TM_OK;
+}
+
+static tm_status obtain_region(stack* s, size_t capacity, stack_region** out) {
+  const size_t granule = larger(s->base.alignment, s->upstream->alignment);
+  if (!tm_checked_round_up(capacity, granule, &capacity)) {
+    return TM_RAISE(TM_ERR_OVERFLOW, "stack: a region of %zu bytes", capacity);
+  }
+  if (capacity > s->maximum - s->reserved) {
+    return TM_RAISE(TM_ERR_NO_MEMORY, "stack: a region of %zu bytes asked; %zu of at most %zu held",
+                    capacity, s->reserved, s->maximum);
+  }
+  TM_TRY(refuse_while_capturing(s, capacity));
+  void* base;
+  s->upstream_calls++;
+  TM_TRY(tm_allocator_alloc_nested_(s->upstream, capacity, s->base.stream, &base));
+  stack_region* region = stack_region_create(base, capacity);
+  if (!region) {
+    tm_allocator_free(s->upstream, base, capacity, s->base.stream);
+    return tm_last_status();
+  }
+  s->reserved += capacity;
+  s->peak_reserved = s->reserved > s->peak_reserved ? s->reserved : s->peak_reserved;
+  *out = region;
+  return TM_OK;
+}
+
+static void give_region_back(stack* s, stack_region* region) {
+  s->upstream_calls++;
+  tm_allocator_free(s->upstream, region->base, region->capacity, s->base.stream);
+  s->reserved -= region->capacity;
+  stack_region_destroy(region);
+}
+
+static void add_spare(stack* s, stack_region* region) {
+  stack_region_clear(region);
+  region->below = s->spares;
+  s->spares = region;
+}
+
+// The smallest spare of at least `size` bytes, taken off the list; NULL where there is none.
+static stack_region* take_spare(stack* s, size_t size) {
+  stack_region** best = NULL;
+  for (stack_region** link = &s->spares; *link; link = &(*link)->below) {
+    if ((*link)->capacity >= size && (!best || (*link)->capacity < (*best)->capacity)) {
+      best = link;
+    }
+  }
+  if (!best) {
+    return NULL;
+  }
+  stack_region* region = *best;
+  *best = region->below;
+  region->below = NULL;
+  return region;
+}
+
+// Gives back spares smaller than `size`, while more than `keep` bytes are held.
+static void drop_spares(stack* s, size_t size, size_t keep) {
+  stack_region** link = &s->spares;
+  while (*link) {
+    stack_region* region = *link;
+    if (region->capacity < size && s->reserved > keep) {
+      *link = region->below;
+      give_region_back(s, region);
+    } else {
+      link = &region->below;
+    }
+  }
+}
+
+static void push_region(stack* s, stack_region* region) {
+  region->virtual_base = extent(s);
+  region->below = s->current == &s->none ? NULL : s->current;
+  s->current = region;
+}
+
+// The chain's last region is empty: steps back to the one below, or to none.
+static void pop_region(stack* s) {
+  stack_region* region = s->current;
+  s->current = region->below ? region->below : &s->none;
+  add_spare(s, region);
+}
+
+// Obtains a region of `wanted` bytes or, where there is not that much, of `size`.
+static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region** out) {
+  const tm_status status = obtain_region(s, larger(wanted, GROWTH_MINIMUM), out);
+  return status == TM_ERR_NO_MEMORY && size < larger(wanted, GROWTH_MINIMUM)
+             ? obtain_region(s, size, out)
+             : status;
+}
+
+// The first region of an iteration: one of the mark, in place of those that were too small for it.
+static tm_status begin_chain(stack* s, size_t size) {
+  const size_t wanted = larger(size, s->mark);
+  stack_region* region = take_spare(s, wanted);
+  if (!region) {
+    TM_TRY(refuse_while_capturing(s, wanted));
+    drop_spares(s, wanted, 0);
+    TM_TRY(obtain_up_to(s, wanted, size, &region));
+  }
+  push_region(s, region);
+  return TM_OK;
+}
+
+static tm_status extend_chain(stack* s, size_t size) {
+  stack_region* region = take_spare(s, size);
+  if (!region) {
+    TM_TRY(obtain_up_to(s, size, size, &region));
+  }
+  push_region(s, region);
+  return TM_OK;
+}
+
+// Has a current region with `size` bytes free.
+static tm_status make_room(stack* s, size_t size) {
+  if (size <= s->current->capacity - s->current->used) {
+    return TM_OK;
+  }
+  if (s->pins) {
+    return TM_RAISE(TM_ERR_NO_MEMORY, "stack: %zu bytes asked, %zu of %zu free, and it is pinned",
+                    size, s->current->capacity - s->current->used, s->current->capacity);
+  }
+  if (s->current != &s->none && chain_is_empty(s)) {
+    pop_region(s);
+  }
+  return s->current == &s->none ? begin_chain(s, size) : extend_chain(s, size);
+}
+
+//===-- Taking blocks back ------------------------------------------------===//
+
+static void retire_emptied(stack* s, stack_region* region) {
+  stack_region** link = &s->retired;
+  while (*link != region) {
+    link = &(*link)->below;
+  }
+  *link = region->below;
+  add_spare(s, region);
+}
+
+// Takes dead records off the top of the chain, through regions that become empty.
+static void pop_dead(stack* s) {
+  for (;;) {
+    stack_region* region = s->current;
+    const stack_record* top = region == &s->none ? NULL : stack_region_top(region);
+    if (top && !stack_record_is_live(top)) {
+      region->dead--;
+      stack_region_pop(region);
+    } else if (!top && region->below) {
+      pop_region(s);
+    } else {
+      break;
+    }
+  }
+  // An empty stack whose region is short of the mark begins anew in one that is not.
+  if (s->current != &s->none && chain_is_empty(s) && s->current->capacity < s->mark && !s->pins) {
+    pop_region(s);
+  }
+}
+
+// The owner's free, in any order.
+static void free_record(stack* s, stack_record* record) {
+  stack_region* region = record->region;
+  record->storage.references = 0;
+  region->live--;
+  region->dead++;
+  set_live(s, s->live - 1);
+  if (!region->retired) {
+    pop_dead(s);
+  } else if (region->live == 0) {
+    retire_emptied(s, region);
+  }
+}
+
+static stack_record* find_in_list(stack_region* region, const void* ptr) {
+  for (; region; region = region->below) {
+    if ((const char*)ptr >= region->base && (const char*)ptr < region->base + region->used) {
+      return stack_region_find(region, ptr);
+    }
+  }
+  return NULL;
+}
+
+static stack_record* find_record(const stack* s, const void* ptr) {
+  stack_record* record = s->current == &s->none ? NULL : find_in_list(s->current, ptr);
+  record = record ? record : find_in_list(s->retired, ptr);
+  if (!record) {
+    TM_FATAL("stack: %p is not the address of a live block", ptr);
+  }
+  return record;
+}
+
+static void free_raw(stack* s, const void* ptr) {
+  free_record(s, find_record(s, ptr));
+  s->raw_live--;
+}
+
+// Frees what other threads have returned.
+static void take_in_returns(stack* s) {
+  tm_storage* item = stack_returns_take(&s->returns);
+  while (item) {
+    tm_storage* next = item->link.next;
+    if (item->flags & STACK_RETURNS_RAW) {
+      free_raw(s, item->data);
+      stack_returns_give_node(&s->returns, item);
+    } else {
+      free_record(s, (stack_record*)item);
+    }
+    item = next;
+  }
+}
+
+//===-- Ownership ---------------------------------------------------------===//
+
+static bool is_owner(const stack* s) {
+  tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_RELAXED);
+  return TM_LIKELY(owner != NULL && owner == tm_this_thread_);
+}
+
+// Makes the calling thread the owner where the stack has none or its owner has ended.
+static tm_status claim(stack* s) {
+  if (is_owner(s)) {
+    return TM_OK;
+  }
+  tm_thread_identity* self = tm_thread_identity_get();
+  if (!self) {
+    return tm_last_status();
+  }
+  tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
+  if ((owner && !tm_thread_identity_ended(owner)) ||
+      !__atomic_compare_exchange_n(&s->owner, &owner, self, false, __ATOMIC_ACQ_REL,
+                                   __ATOMIC_RELAXED)) {
+    return TM_RAISE(TM_ERR_BUSY,
+                    "stack: owned by another thread, which can give it up by tm_stack_hand_over");
+  }
+  tm_thread_identity_retain(self);
+  tm_thread_identity_release(owner);
+  return TM_OK;
+}
+
+static void give_up(stack* s) {
+  tm_thread_identity_release(__atomic_exchange_n(&s->owner, NULL, __ATOMIC_ACQ_REL));
+}
+
+// What an allocation begins with: it makes its thread the owner.
+static tm_status enter(stack* s) {
+  TM_TRY(claim(s));
+  check_valid(s);
+  take_in_returns(s);
+  return TM_OK;
+}
+
+// What every other operation begins with: a stack that is nobody's stays so. Ends in leave().
+static tm_status visit(stack* s, bool* was_unowned) {
+  *was_unowned = __atomic_load_n(&s->owner, __ATOMIC_RELAXED) == NULL;
+  return enter(s);
+}
+
+static void leave(stack* s, bool was_unowned) {
+  if (was_unowned) {
+    give_up(s);
+  }
+}
+
+//===-- Allocating --------------------------------------------------------===//
+
+static bool fits(const stack_region* region, size_t size) {
+  return size <= region->capacity - region->used && stack_region_has_room_for_record(region);
+}
+
+// Bumps: the current region has room for `size` bytes and for a record.
+static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
+  const size_t alignment = s->base.alignment;
+  stack_record* record = region->next_record++;
+  char* data = region->base + region->used;
+  region->used += (size + alignment - 1) & ~(alignment - 1);  // fits: what is free is a multiple
+  region->live++;
+  set_live(s, s->live + 1);
+  s->alloc_calls++;
+  const size_t end = region->virtual_base + region->used;
+  if (end > s->mark) {
+    s->mark = end;
+  }
+  record->storage.references = 1;
+  record->storage.flags = TM_STORAGE_EMBEDDED_;
+  record->storage.data = data;
+  record->storage.size = size;
+  record->storage.allocator = &s->base;
+  record->storage.stream = s->base.stream;
+  record->storage.uses = NULL;
+  record->region = region;
+  return record;
+}
+
+static TM_COLD tm_status prepare(stack* s, size_t size) {
+  TM_TRY(enter(s));
+  TM_TRY(make_room(s, size));
+  if (!stack_region_has_room_for_record(s->current)) {
+    TM_TRY(stack_region_add_records(s->current));
+  }
+  return TM_OK;
+}
+
+static tm_status stack_alloc_storage(tm_allocator* self, size_t size, tm_storage** out) {
+  stack* s = (stack*)self;
+  if (TM_UNLIKELY(!is_owner(s) || stack_returns_pending(&s->returns) ||
+                  !fits(s->current, size))) {
+    TM_TRY(prepare(s, size));
+  }
+  *out = &bump(s, s->current, size)->storage;
+  return TM_OK;
+}
+
+static tm_status stack_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
+  (void)stream;
+  stack* s = (stack*)self;
+  TM_TRY(prepare(s, size));
+  TM_TRY(stack_returns_ensure_nodes(&s->returns, s->raw_live + 1));
+  s->raw_live++;
+  *out = bump(s, s->current, size)->storage.data;
+  return TM_OK;
+}
+
+//===-- Freeing -----------------------------------------------------------===//
+
+static void finish(stack* s);
+
+// A block of a closed stack came back.
+static void count_return(stack* s) {
+  if (__atomic_fetch_sub(&s->outstanding, 1, __ATOMIC_ACQ_REL) == 1) {
+    finish(s);
+  }
+}
+
+// The owner tells a closing thread that it is inside a free, and only then looks whether it still
+// is the owner. False, with nothing told, where it is not.
+static inline bool begin_free(stack* s) {
+  if (TM_UNLIKELY(!is_owner(s))) {
+    return false;
+  }
+  if (TM_UNLIKELY(s->fenced)) {
+    (void)__atomic_exchange_n(&s->busy, true, __ATOMIC_SEQ_CST);
+  } else {
+    __atomic_store_n(&s->busy, true, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);  // membarrier does the rest
+  }
+  if (TM_UNLIKELY(!is_owner(s))) {
+    __atomic_store_n(&s->busy, false, __ATOMIC_RELEASE);
+    return false;
+  }
+  return true;
+}
+
+// The last access to the stack: a closing thread may destroy it from here on.
+static inline void end_free(stack* s) { __atomic_store_n(&s->busy, false, __ATOMIC_RELEASE); }
+
+// The common case: the last block of a region that stays current. False where it is anything else.
+static inline bool free_top(stack* s, stack_record* record) {
+  stack_region* region = record->region;
+  const size_t used = (size_t)((char*)record->storage.data - region->base);
+  if (TM_UNLIKELY(record + 1 != region->next_record || region != s->current || region->dead != 0) ||
+      (used == 0 && (region->below || region->capacity < s->mark))) {
+    return false;
+  }
+  record->storage.references = 0;
+  region->next_record = record;
+  region->used = used;
+  region->live--;
+  set_live(s, s->live - 1);
+  return true;
+}
+
+static void stack_free_storage(tm_allocator* self, tm_storage* storage) {
+  stack* s = (stack*)self;
+  stack_record* record = (stack_record*)storage;
+  if (TM_LIKELY(begin_free(s))) {
+    if (TM_UNLIKELY(!free_top(s, record))) {
+      free_record(s, record);
+    }
+    end_free(s);
+  } else if (!stack_returns_push(&s->returns, storage)) {
+    count_return(s);
+  }
+}
+
+static void stack_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
+  (void)size;
+  (void)stream;
+  stack* s = (stack*)self;
+  if (begin_free(s)) {
+    free_raw(s, ptr);
+    end_free(s);
+  } else if (!stack_returns_push_raw(&s->returns, ptr)) {
+    count_return(s);
+  }
+}
+
+//===-- Closing -----------------------------------------------------------===//
+
+static bool membarrier_works;
+static pthread_once_t membarrier_once = PTHREAD_ONCE_INIT;
+
+static void register_membarrier(void) {
+  membarrier_works =
+      syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+// Returns once the owner is outside a free; since it is no longer the owner, it stays outside.
+static void wait_for_owner(const stack* s) {
+  if (!s->fenced) {
+    (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+  }
+  while (__atomic_load_n(&s->busy, __ATOMIC_SEQ_CST)) {
+    (void)sched_yield();
+  }
+}
+
+static void give_list_back(stack* s, stack_region* region) {
+  while (region) {
+    stack_region* below = region->below;
+    give_region_back(s, region);
+    region = below;
+  }
+}
+
+// No block is out, and nobody refers to the stack.
+static void finish(stack* s) {
+  if (s->current != &s->none) {
+    give_list_back(s, s->current);
+  }
+  give_list_back(s, s->spares);
+  give_list_back(s, s->retired);
+  stack_returns_deinit(&s->returns);
+  tm_allocator_deinit_(&s->base);
+  tm_allocator_release(s->upstream);
+  tm_bookkeeping_free(s);
+}
+
+// The last reference is gone. From here on blocks are counted, and the last to come back destroys.
+static void stack_destroy(tm_allocator* self) {
+  stack* s = (stack*)self;
+  tm_thread_identity* owner = __atomic_exchange_n(&s->owner, NULL, __ATOMIC_SEQ_CST);
+  if (owner && owner != tm_this_thread_ && !tm_thread_identity_ended(owner)) {
+    wait_for_owner(s);
+  }
+  tm_thread_identity_release(owner);
+  __atomic_store_n(&s->outstanding, s->live + 1, __ATOMIC_RELAXED);  // 1: this function
+  size_t returned = 1;
+  for (const tm_storage* item = stack_returns_close(&s->returns); item; item = item->link.next) {
+    returned++;
+  }
+  if (__atomic_fetch_sub(&s->outstanding, returned, __ATOMIC_ACQ_REL) == returned) {
+    finish(s);
+  }
+}
+
+//===-- Trim and statistics -----------------------------------------------===//
+
+static tm_status trim_owned(stack* s, size_t keep) {
+  if (s->pins) {
+    return TM_OK;
+  }
+  if (s->current != &s->none && chain_is_empty(s)) {
+    pop_region(s);
+  }
+  if (s->spares && s->reserved > keep) {
+    TM_TRY(refuse_while_capturing(s, 0));
+    drop_spares(s, SIZE_MAX, keep);
+  }
+  return keep == 0 ? tm_allocator_trim(s->upstream, 0) : TM_OK;
+}
+
+static tm_status stack_trim(tm_allocator* self, size_t keep) {
+  stack* s = (stack*)self;
+  bool was_unowned;
+  TM_TRY(visit(s, &was_unowned));
+  const tm_status status = trim_owned(s, keep);
+  leave(s, was_unowned);
+  return status;
+}
+
+static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
+  size_t bytes = 0;
+  for (; region; region = region->below) {
+    bytes += stack_region_live_bytes(region, s->base.alignment);
+  }
+  return bytes;
+}
+
+static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
+  stack* s = (stack*)self;
+  bool was_unowned;
+  TM_TRY(visit(s, &was_unowned));
+  out->live_blocks = s->live;
+  out->live_bytes = live_bytes_in_list(s, s->current) + live_bytes_in_list(s, s->retired);
+  out->peak_live_bytes = s->mark;
+  out->reserved_bytes = s->reserved;
+  out->peak_reserved_bytes = s->peak_reserved;
+  out->alloc_calls = s->alloc_calls;
+  out->upstream_calls = s->upstream_calls;
+  leave(s, was_unowned);
+  return TM_OK;
+}
+
+static const tm_allocator_vtable stack_vtable = {
+    .name = "stack",
+    .destroy = stack_destroy,
+    .alloc = stack_alloc,
+    .free = stack_free,
+    .trim = stack_trim,
+    .get_stats = stack_get_stats,
+    .alloc_storage = stack_alloc_storage,
+    .free_storage = stack_free_storage,
+};
+
+//===-- Public functions --------------------------------------------------===//
+
+static tm_status check_options(const tm_allocator* upstream, const tm_stream* stream,
+                               const tm_stack_options* options) {
+  if (!upstream) {
+    return TM_NULL_HANDLE("tm_stack_allocator_create: the upstream");
+  }
+  if (upstream->device.type != TM_CPU && !stream && !upstream->stream) {
+    return TM_RAISE(TM_ERR_INVALID,
+                    "tm_stack_allocator_create: a stack over %s needs a stream to order reuse on",
+                    upstream->vtable->name);
+  }
+  if (options && options->maximum_bytes && options->initial_bytes > options->maximum_bytes) {
+    return TM_RAISE(TM_ERR_INVALID,
+                    "tm_stack_allocator_create: initial_bytes is %zu, maximum_bytes %zu",
+                    options->initial_bytes, options->maximum_bytes);
+  }
+  return TM_OK;
+}
+
+static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
+                       const tm_stack_options* options) {
+  tm_allocator_init_(&s->base, &stack_vtable, upstream->device,
+                     stream ? stream : upstream->stream);
+  s->base.ignores_stream = s->base.stream == NULL;
+  s->upstream = tm_allocator_retain(upstream);
+  s->maximum = options && options->maximum_bytes ? options->maximum_bytes : SIZE_MAX;
+  s->none.segments = &s->none_segment;
+  s->current = &s->none;
+  (void)pthread_once(&membarrier_once, register_membarrier);
+  s->fenced = !membarrier_works;
+}
+
+tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* stream,
+                                        const tm_stack_options* options) {
+  if (check_options(upstream, stream, options) != TM_OK) {
+    return NULL;
+  }
+  stack* s = tm_bookkeeping_alloc(sizeof *s, "a stack allocator");
+  if (!s) {
+    return NULL;
+  }
+  init_stack(s, upstream, stream, options);
+  if (options && options->initial_bytes) {
+    stack_region* region;
+    if (obtain_region(s, options->initial_bytes, &region) != TM_OK) {
+      finish(s);
+      return NULL;
+    }
+    add_spare(s, region);
+  }
+  return &s->base;
+}
+
+bool tm_is_stack(const tm_allocator* allocator) {
+  return allocator && allocator->vtable == &stack_vtable;
+}
+
+// Checks the argument of an operation and begins it.
+static tm_status begin(tm_allocator* allocator, const char* what, bool* was_unowned) {
+  if (!allocator) {
+    return TM_NULL_HANDLE(what);
+  }
+  if (!tm_is_stack(allocator)) {
+    return TM_RAISE(TM_ERR_INVALID, "%s: the allocator is a %s, no stack", what,
+                    allocator->vtable->name);
+  }
+  return visit((stack*)allocator, was_unowned);
+}
+
+tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
+  bool was_unowned;
+  TM_TRY(begin(allocator, "tm_stack_reserve", &was_unowned));
+  stack* s = (stack*)allocator;
+  const tm_status status =
+      bytes > PTRDIFF_MAX
+          ? TM_RAISE(TM_ERR_INVALID, "stack: a reservation of %zu bytes asked", bytes)
+          : make_room(s, bytes);
+  leave(s, was_unowned);
+  return status;
+}
+
+// Takes the chain apart: empty regions become spares, the others wait for their last block.
+static void retire_chain(stack* s) {
+  stack_region* region = s->current == &s->none ? NULL : s->current;
+  s->current = &s->none;
+  while (region) {
+    stack_region* below = region->below;
+    if (region->live == 0) {
+      add_spare(s, region);
+    } else {
+      region->retired = true;
+      region->below = s->retired;
+      s->retired = region;
+    }
+    region = below;
+  }
+}
+
+tm_status tm_stack_reset(tm_allocator* allocator) {
+  bool was_unowned;
+  TM_TRY(begin(allocator, "tm_stack_reset", &was_unowned));
+  stack* s = (stack*)allocator;
+  tm_status status = TM_OK;
+  if (!s->pins) {
+    retire_chain(s);
+  } else if (s->live) {
+    status = TM_RAISE(TM_ERR_INVALID, "stack: reset while pinned, with %zu blocks live", s->live);
+  }
+  leave(s, was_unowned);
+  return status;
+}
+
+tm_status tm_stack_pin(tm_allocator* allocator) {
+  bool was_unowned;
+  TM_TRY(begin(allocator, "tm_stack_pin", &was_unowned));
+  stack* s = (stack*)allocator;
+  s->pins++;
+  leave(s, was_unowned);
+  return TM_OK;
+}
+
+tm_status tm_stack_unpin(tm_allocator* allocator) {
+  bool was_unowned;
+  TM_TRY(begin(allocator, "tm_stack_unpin", &was_unowned));
+  stack* s = (stack*)allocator;
+  tm_status status = TM_OK;
+  if (s->pins) {
+    s->pins--;
+  } else {
+    status = TM_RAISE(TM_ERR_INVALID, "stack: unpinned more often than pinned");
+  }
+  leave(s, was_unowned);
+  return status;
+}
+
+tm_status tm_stack_hand_over(tm_allocator* allocator) {
+  bool was_unowned;
+  TM_TRY(begin(allocator, "tm_stack_hand_over", &was_unowned));
+  give_up((stack*)allocator);
+  return TM_OK;
+}
+
+tm_status tm_stack_high_water_mark(tm_allocator* allocator, size_t* out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_stack_high_water_mark: out is NULL");
+  }
+  *out = 0;
+  bool was_unowned;
+  TM_TRY(begin(allocator, "tm_stack_high_water_mark", &was_unowned));
+  stack* s = (stack*)allocator;
+  *out = s->mark;
+  leave(s, was_unowned);
+  return TM_OK;
+}
+
+tm_allocator* tm_stack_upstream(const tm_allocator* allocator) {
+  return tm_is_stack(allocator) ? ((const stack*)allocator)->upstream : NULL;
+}

@@ -1,0 +1,377 @@
+// The life of a block:
+//
+//   made on stream S       used on T, U            last release
+//   |----------------------|----------------------|
+//   its allocator's own    an event per stream,   S waits for the events, the allocator's stream
+//   stream waits for none  recorded when told     waits for S, and the block goes back: no host wait
+//
+// S is the allocator's own stream in the common case; then nothing is noted and nothing waits.
+// Headers of allocators that keep no storage themselves come from a per-thread cache.
+
+#include "tm/alloc/storage.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "alloc/event_cache.h"
+#include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/event.h"
+#include "tm/base/fatal.h"
+
+// A stream that uses the block, and the event that its free waits for.
+struct tm_storage_use_ {
+  tm_storage_use_* next;
+  tm_stream* stream;  // retained
+  tm_event* event;    // from the event cache
+};
+
+struct tm_storage_adopted_ {
+  tm_deleter deleter;
+  void* user;
+};
+
+//===-- Headers -----------------------------------------------------------===//
+
+enum { HEADER_CACHE_LIMIT = 256 };  // headers a thread keeps
+
+typedef struct header_cache {
+  tm_storage* first;
+  size_t count;
+} header_cache;
+
+static __thread header_cache headers;
+static pthread_key_t headers_key;
+static pthread_once_t headers_once = PTHREAD_ONCE_INIT;
+
+static void empty_header_cache(void* cache) {
+  header_cache* self = cache;
+  while (self->first) {
+    tm_storage* header = self->first;
+    self->first = header->link.next;
+    tm_bookkeeping_free(header);
+  }
+  self->count = HEADER_CACHE_LIMIT;  // destructors that run later return theirs to the heap
+}
+
+static void empty_own_header_cache(void) { empty_header_cache(&headers); }
+
+static void make_headers_key(void) {
+  // Without a key the headers of a thread stay allocated when it ends; nothing else depends on it.
+  (void)pthread_key_create(&headers_key, empty_header_cache);
+  (void)atexit(empty_own_header_cache);
+}
+
+static tm_storage* header_take(void) {
+  tm_storage* header = headers.first;
+  if (TM_LIKELY(header != NULL)) {
+    headers.first = header->link.next;
+    headers.count--;
+    return header;
+  }
+  return tm_bookkeeping_alloc(sizeof *header, "a storage header");
+}
+
+static void header_give(tm_storage* header) {
+  if (TM_UNLIKELY(headers.count >= HEADER_CACHE_LIMIT)) {
+    tm_bookkeeping_free(header);
+    return;
+  }
+  if (TM_UNLIKELY(!headers.first)) {
+    (void)pthread_once(&headers_once, make_headers_key);
+    (void)pthread_setspecific(headers_key, &headers);
+  }
+  header->link.next = headers.first;
+  headers.first = header;
+  headers.count++;
+}
+
+//===-- Streams that use a block ------------------------------------------===//
+
+static void use_destroy(tm_storage_use_* use) {
+  tm_event_recycle_(use->event);
+  tm_stream_release(use->stream);
+  tm_bookkeeping_free(use);
+}
+
+// Notes that `stream` uses the block, with an event that is obtained but not yet recorded.
+static tm_status use_add(tm_storage* storage, tm_stream* stream) {
+  tm_storage_use_* use = tm_bookkeeping_alloc(sizeof *use, "a stream's use of a buffer");
+  if (!use) {
+    return tm_last_status();
+  }
+  use->event = tm_event_acquire_(tm_stream_device(stream).id);
+  if (!use->event) {
+    tm_bookkeeping_free(use);
+    return tm_last_status();
+  }
+  use->stream = tm_stream_retain(stream);
+  use->next = storage->uses;
+  storage->uses = use;
+  return TM_OK;
+}
+
+static tm_storage_use_* use_of(const tm_storage* storage, const tm_stream* stream) {
+  tm_storage_use_* use = storage->uses;
+  while (use && !tm_stream_equal(use->stream, stream)) {
+    use = use->next;
+  }
+  return use;
+}
+
+tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream) {
+  if (!storage) {
+    return TM_NULL_HANDLE("tm_storage_record_stream: the storage");
+  }
+  if (!stream) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_storage_record_stream: the stream is NULL");
+  }
+  if (tm_stream_equal(storage->stream, stream)) {
+    return TM_OK;
+  }
+  tm_storage_use_* use = use_of(storage, stream);
+  const bool is_new = !use;
+  if (is_new) {
+    TM_TRY(use_add(storage, stream));
+    use = storage->uses;
+  }
+  const tm_status status = tm_event_record(use->event, stream);
+  if (status != TM_OK && is_new) {
+    storage->uses = use->next;
+    use_destroy(use);
+  }
+  return status;
+}
+
+//===-- Allocating --------------------------------------------------------===//
+
+// Makes `stream` wait until the block is ready, and obtains now the event that its free needs.
+static tm_status cross_streams(tm_storage* storage, tm_stream* stream) {
+  TM_TRY(use_add(storage, stream));
+  const tm_status status = tm_stream_wait_stream(stream, storage->allocator->stream);
+  if (status != TM_OK) {
+    use_destroy(storage->uses);
+    storage->uses = NULL;
+    return status;
+  }
+  storage->stream = tm_stream_retain(stream);
+  storage->flags |= TM_STORAGE_CROSS_;
+  return TM_OK;
+}
+
+static tm_status alloc_embedded(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                tm_storage** out) {
+  tm_storage* storage;
+  TM_TRY(allocator->vtable->alloc_storage(allocator, size, &storage));
+  if (stream && !allocator->ignores_stream && !tm_stream_equal(stream, allocator->stream)) {
+    const tm_status status = cross_streams(storage, stream);
+    if (status != TM_OK) {
+      allocator->vtable->free_storage(allocator, storage);
+      return status;
+    }
+  }
+  *out = storage;
+  return TM_OK;
+}
+
+static tm_status alloc_separate(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                tm_storage** out) {
+  tm_storage* storage = header_take();
+  if (!storage) {
+    return tm_last_status();
+  }
+  void* data = NULL;
+  tm_status status = tm_allocator_alloc_nested_(allocator, size, allocator->stream ? NULL : stream,
+                                                &data);
+  if (status != TM_OK) {
+    header_give(storage);
+    return status;
+  }
+  storage->references = 1;
+  storage->flags = 0;
+  storage->data = data;
+  storage->size = size;
+  storage->allocator = allocator;
+  storage->stream = allocator->stream;
+  storage->uses = NULL;
+  if (stream && !allocator->ignores_stream && !tm_stream_equal(stream, allocator->stream)) {
+    if (allocator->stream) {
+      status = cross_streams(storage, stream);
+    } else {
+      storage->stream = tm_stream_retain(stream);
+      storage->flags |= TM_STORAGE_CROSS_;
+    }
+  }
+  if (status != TM_OK) {
+    tm_allocator_free(allocator, data, size, NULL);
+    header_give(storage);
+    return status;
+  }
+  tm_allocator_retain(allocator);
+  *out = storage;
+  return TM_OK;
+}
+
+static tm_status alloc_once(tm_allocator* allocator, size_t size, tm_stream* stream,
+                            tm_storage** out) {
+  return allocator->vtable->alloc_storage ? alloc_embedded(allocator, size, stream, out)
+                                          : alloc_separate(allocator, size, stream, out);
+}
+
+static TM_COLD tm_status reject(tm_allocator* allocator, size_t size, tm_storage** out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_storage_alloc: out is NULL");
+  }
+  *out = NULL;
+  if (!allocator) {
+    return TM_NULL_HANDLE("tm_storage_alloc: the allocator");
+  }
+  if (size == 0) {
+    return TM_RAISE(TM_ERR_INVALID, "%s: a storage of 0 bytes asked", allocator->vtable->name);
+  }
+  return TM_RAISE(TM_ERR_INVALID, "%s: %zu bytes asked, more than any object can have",
+                  allocator->vtable->name, size);
+}
+
+static TM_COLD tm_status alloc_again(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                     tm_storage** out) {
+  if (!allocator->vtable->trim || allocator->vtable->trim(allocator, 0) != TM_OK) {
+    return TM_ERR_NO_MEMORY;
+  }
+  return alloc_once(allocator, size, stream, out);
+}
+
+static tm_status alloc_general(tm_allocator* allocator, size_t size, tm_stream* stream,
+                               tm_storage** out) {
+  *out = NULL;
+  tm_status status = alloc_once(allocator, size, stream, out);
+  if (TM_UNLIKELY(status == TM_ERR_NO_MEMORY)) {
+    status = alloc_again(allocator, size, stream, out);
+  }
+  return status;
+}
+
+tm_status tm_storage_alloc(tm_allocator* allocator, size_t size, tm_stream* stream,
+                           tm_storage** out) {
+  if (TM_UNLIKELY(!out || !allocator || size - 1 >= (size_t)PTRDIFF_MAX)) {
+    return reject(allocator, size, out);
+  }
+  if (TM_LIKELY(allocator->vtable->alloc_storage &&
+                (stream == allocator->stream || allocator->ignores_stream))) {
+    const tm_status status = allocator->vtable->alloc_storage(allocator, size, out);
+    if (TM_LIKELY(status == TM_OK)) {
+      return status;
+    }
+    *out = NULL;
+    return status == TM_ERR_NO_MEMORY ? alloc_again(allocator, size, stream, out) : status;
+  }
+  return alloc_general(allocator, size, stream, out);
+}
+
+tm_status tm_storage_adopt(void* data, size_t size, tm_deleter deleter, void* user,
+                           tm_storage** out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_storage_adopt: out is NULL");
+  }
+  *out = NULL;
+  if (!data && size) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_storage_adopt: data is NULL, and has %zu bytes", size);
+  }
+  struct tm_storage_adopted_* adopted = tm_bookkeeping_alloc(sizeof *adopted, "adopted memory");
+  if (!adopted) {
+    return tm_last_status();
+  }
+  tm_storage* storage = header_take();
+  if (!storage) {
+    tm_bookkeeping_free(adopted);
+    return tm_last_status();
+  }
+  *adopted = (struct tm_storage_adopted_){.deleter = deleter, .user = user};
+  *storage = (tm_storage){.references = 1, .data = data, .size = size, .link.adopted = adopted};
+  *out = storage;
+  return TM_OK;
+}
+
+//===-- Freeing -----------------------------------------------------------===//
+
+// Orders the free behind every stream that used the block: on the device where there is a stream to
+// wait, on the host where the memory knows no streams.
+static void settle_uses(tm_storage* storage, tm_stream* stream, bool on_host) {
+  while (storage->uses) {
+    tm_storage_use_* use = storage->uses;
+    storage->uses = use->next;
+    if (on_host) {
+      (void)!tm_event_sync(use->event);
+    } else if (!tm_stream_equal(use->stream, stream)) {
+      (void)!tm_stream_wait(stream, use->event);
+    }
+    use_destroy(use);
+  }
+}
+
+// Records the event that cross_streams obtained, so that it covers all use on that stream.
+static void record_crossing(const tm_storage* storage) {
+  tm_storage_use_* use = use_of(storage, storage->stream);
+  if (use) {
+    (void)!tm_event_record(use->event, use->stream);
+  }
+}
+
+static void free_adopted(tm_storage* storage) {
+  settle_uses(storage, NULL, true);
+  struct tm_storage_adopted_* adopted = storage->link.adopted;
+  if (adopted->deleter) {
+    adopted->deleter(storage->data, storage->size, adopted->user);
+  }
+  tm_bookkeeping_free(adopted);
+  header_give(storage);
+}
+
+static void free_separate(tm_storage* storage, tm_stream* stream) {
+  tm_allocator* allocator = storage->allocator;
+  tm_allocator_free(allocator, storage->data, storage->size, stream);
+  header_give(storage);
+  tm_allocator_release(allocator);
+}
+
+static void free_general(tm_storage* storage) {
+  tm_allocator* allocator = storage->allocator;
+  if (!allocator) {
+    free_adopted(storage);
+    return;
+  }
+  tm_stream* noted = storage->flags & TM_STORAGE_CROSS_ ? storage->stream : NULL;
+  if (noted) {
+    record_crossing(storage);
+  }
+  // The block goes back on the allocator's stream; without one, on a stream that has used it.
+  tm_stream* stream = allocator->stream ? allocator->stream : noted;
+  tm_stream* first_use = !stream && storage->uses ? tm_stream_retain(storage->uses->stream) : NULL;
+  stream = stream ? stream : first_use;
+  settle_uses(storage, stream, allocator->device.type == TM_CPU && !allocator->stream);
+  if (storage->flags & TM_STORAGE_EMBEDDED_) {
+    allocator->vtable->free_storage(allocator, storage);
+  } else {
+    free_separate(storage, stream);
+  }
+  tm_stream_release(first_use);
+  tm_stream_release(noted);
+}
+
+void tm_storage_free_(tm_storage* storage) {
+  if (TM_LIKELY(storage->flags == TM_STORAGE_EMBEDDED_ && !storage->uses)) {
+    storage->allocator->vtable->free_storage(storage->allocator, storage);
+    return;
+  }
+  free_general(storage);
+}
+
+void tm_storage_release_shared_(tm_storage* storage) {
+  const int32_t before = __atomic_fetch_sub(&storage->references, 1, __ATOMIC_ACQ_REL);
+  if (TM_UNLIKELY(before <= 0)) {
+    TM_FATAL("storage %p (%zu bytes at %p) is released more often than it was retained",
+             (void*)storage, storage->size, storage->data);
+  }
+  if (before == 1) {
+    tm_storage_free_(storage);
+  }
+}
