@@ -6,16 +6,16 @@
 
 //===-- Lifetime ----------------------------------------------------------===//
 
-static uint16_t slot_of_device(tm_device device) {
-  return (uint16_t)(device.type == TM_DEVICE ? (int32_t)TM_SLOT_ON_DEVICE_ + device.id
-                                             : device.type);
+static tm_slots_ slots_of_device(tm_device device) {
+  const uint32_t type = (uint32_t)device.type;
+  return tm_slots_make_(
+      type, device.type == TM_DEVICE ? TM_SLOT_ON_DEVICE_ + (uint32_t)device.id : type);
 }
 
 void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtable,
                         tm_device device, tm_stream* stream) {
   allocator->vtable = vtable;
-  allocator->slot = (uint16_t)device.type;
-  allocator->device_slot = slot_of_device(device);
+  allocator->slots = slots_of_device(device);
   allocator->references = 1;
   allocator->device = device;
   allocator->stream = tm_stream_retain(stream);

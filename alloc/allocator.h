@@ -118,11 +118,21 @@ typedef struct tm_allocator_vtable {
   void (*free_storage)(tm_allocator* self, tm_storage* storage);
 } tm_allocator_vtable;
 
+// The slots of a context that a pushed allocator fills: that of its device type in the lower half,
+// that of its device itself in the upper.
+typedef uint32_t tm_slots_;
+
+static inline tm_slots_ tm_slots_make_(uint32_t type, uint32_t device) {
+  return type | device << 16;
+}
+
+static inline uint32_t tm_slots_type_(tm_slots_ slots) { return slots & 0xffff; }
+static inline uint32_t tm_slots_device_(tm_slots_ slots) { return slots >> 16; }
+
 // The first member of every allocator. Read-only after tm_allocator_init_, but for `references`.
 struct tm_allocator {
   const tm_allocator_vtable* vtable;
-  uint16_t slot;         // the context's slot of the device type
-  uint16_t device_slot;  // the context's slot of the device itself
+  tm_slots_ slots;
   int32_t references;    // read and written with __atomic; TM_IMMORTAL_: not counted
   tm_device device;
   tm_stream* stream;     // retained; NULL where the memory is not stream-ordered

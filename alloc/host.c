@@ -83,8 +83,7 @@ static const tm_allocator_vtable host_vtable = {
 
 static tm_allocator host = {
     .vtable = &host_vtable,
-    .slot = TM_CPU,
-    .device_slot = TM_CPU,
+    .slots = TM_CPU | TM_CPU << 16,
     .references = TM_IMMORTAL_,
     .device = {TM_CPU, 0},
     .alignment = TM_HOST_ALIGNMENT,

@@ -5,6 +5,9 @@
 #ifndef TM_BASE_THREAD_H_
 #define TM_BASE_THREAD_H_
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "tm/base/attributes.h"
 
 TM_EXTERN_C_BEGIN
@@ -18,6 +21,30 @@ typedef struct tm_thread {
 } tm_thread;
 
 extern TM_API __thread tm_thread tm_thread_ __attribute__((tls_model("initial-exec")));
+
+//===-- Frames that are gone ----------------------------------------------===//
+
+// The lowest address that the running functions may use. Functions may be inlined into one another,
+// so a frame address would not do.
+static inline uintptr_t tm_stack_low_(void) {
+  const uintptr_t red_zone = 512;  // bytes; x86-64 has 128, others less
+  uintptr_t stack_pointer;
+#if defined(__x86_64__)
+  __asm__("mov %%rsp, %0" : "=r"(stack_pointer));
+#elif defined(__aarch64__)
+  __asm__("mov %0, sp" : "=r"(stack_pointer));
+#else
+  stack_pointer = (uintptr_t)__builtin_frame_address(0);
+#endif
+  return stack_pointer - red_zone;
+}
+
+// Whether `address` lies shortly below the stack in use, where only a function that has returned, or
+// was left by longjmp, can have put a variable. The span is short, so that the stack of a fiber next
+// to this one is not taken for it.
+static inline bool tm_is_below_stack_(const void* address) {
+  return tm_stack_low_() - (uintptr_t)address < 16384;
+}
 
 TM_EXTERN_C_END
 

@@ -14,15 +14,8 @@
 
 #include "tm/base/fatal.h"
 
-enum { STACK_SPAN = 1 << 20 };  // bytes below the stack pointer in which a frame counts as gone
-
 static bool frame_is_live(const tm_trace_frame* frame) {
-  const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-  const uintptr_t address = (uintptr_t)frame;
-  if (address < here && here - address < STACK_SPAN) {
-    return false;
-  }
-  return frame->check == tm_trace_check_(frame);
+  return !tm_is_below_stack_(frame) && frame->check == tm_trace_check_(frame);
 }
 
 static const char* base_name(const char* path) {

@@ -29,7 +29,7 @@ typedef struct tm_trace_frame {
   const char* name;
   const char* file;
   int32_t line;
-  uint32_t check;  // derived from the frame's address: tells a live frame from a reused stack slot
+  uint32_t check;  // of the frame's address and fields: tells it from a reused piece of stack
 } tm_trace_frame;
 
 // Opens a scope until the end of the enclosing block. `name` is a string literal.
@@ -62,7 +62,9 @@ TM_API TM_COLD void tm_trace_mismatch_(const tm_trace_frame* frame);
 TM_API const char* tm_trace_copy_name_(char* buffer, const char* name);
 
 static inline uint32_t tm_trace_check_(const tm_trace_frame* frame) {
-  return (uint32_t)(uintptr_t)frame ^ 0x7472616du;
+  return (uint32_t)((uintptr_t)frame ^ (uintptr_t)frame->below ^ (uintptr_t)frame->name ^
+                    (uintptr_t)frame->file) ^
+         (uint32_t)frame->line ^ 0x7472616du;
 }
 
 static inline tm_trace_frame tm_trace_make_(const char* name, const char* file, int line) {

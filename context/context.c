@@ -145,13 +145,11 @@ void tm_frame_mismatch_(const tm_frame* frame) {
 
 void tm_frame_push_allocator_(tm_frame* frame, tm_allocator* allocator, const char* file,
                               int line) {
-  *frame = tm_frame_make_(file, line);
-  (void)tm_frame_open_allocator_(frame, allocator, NULL);
+  (void)tm_frame_open_allocator_(frame, allocator, NULL, file, line);
 }
 
 void tm_frame_push_stream_(tm_frame* frame, tm_stream* stream, const char* file, int line) {
-  *frame = tm_frame_make_(file, line);
-  (void)tm_frame_open_stream_(frame, stream, NULL);
+  (void)tm_frame_open_stream_(frame, stream, NULL, file, line);
 }
 
 void tm_pop(tm_frame* frame) { tm_frame_close_(frame); }
@@ -162,14 +160,16 @@ void tm_frame_close_owned_(tm_frame* frame) {
   tm_allocator_release(owned);
 }
 
-int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* user) {
+int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* user,
+                               const char* file, int line) {
   tm_context* context = tm_context_get_();
-  tm_frame_link_(context, frame);
+  tm_frame_link_(context, frame, file, line);
+  const uint32_t slot = handler ? TM_SLOT_OOM_HANDLER_ : TM_SLOT_NONE_;
+  frame->slots = tm_slots_make_(slot, TM_SLOT_NONE_);
   frame->value = (void*)handler;
   frame->saved_on_device = user;
   frame->saved = context->current[TM_SLOT_OOM_HANDLER_];
   if (handler) {
-    frame->slot = TM_SLOT_OOM_HANDLER_;
     context->current[TM_SLOT_OOM_HANDLER_] = frame;
   }
   return 1;
@@ -195,10 +195,12 @@ void tm_frame_close_oom_handler_(tm_frame* frame) {
 }
 
 // The entry stands in the context that is replaced, so that a fiber may suspend with scopes open.
-int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused) {
+int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused, const char* file,
+                           int line) {
   (void)unused;
   tm_context* outer = tm_context_get_();
-  tm_frame_link_(outer, frame);
+  tm_frame_link_(outer, frame, file, line);
+  frame->slots = tm_slots_make_(TM_SLOT_NONE_, TM_SLOT_NONE_);
   frame->value = context;
   frame->saved_on_device = tm_thread_.trace_top;
   if (!context) {
@@ -258,8 +260,8 @@ static void rebuild_current(tm_context* context, tm_frame* entry) {
   memset(context->current, 0, sizeof context->current);
   context->current[TM_SLOT_ALLOCATOR_ + TM_CPU] = tm_host_allocator();
   for (; entry; entry = entry->below) {
-    void* value = entry->slot == TM_SLOT_OOM_HANDLER_ ? entry : entry->value;
-    const uint16_t slots[] = {entry->slot, entry->device_slot};
+    void* value = tm_slots_type_(entry->slots) == TM_SLOT_OOM_HANDLER_ ? entry : entry->value;
+    const uint32_t slots[] = {tm_slots_type_(entry->slots), tm_slots_device_(entry->slots)};
     for (int i = 0; i < 2; i++) {
       if (slots[i] != TM_SLOT_NONE_ && !known[slots[i]]) {
         known[slots[i]] = true;

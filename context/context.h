@@ -151,12 +151,11 @@ enum tm_context_slot_ {
 typedef struct tm_frame {
   struct tm_frame* below;  // the entry that encloses this one; NULL for the outermost
   void* value;             // what it made current
-  void* saved;             // what was current in `slot` before
-  void* saved_on_device;   // what was current in `device_slot` before; a handler's user pointer
-  const char* file;
+  void* saved;             // what was current for the device type before
+  void* saved_on_device;   // what was current for the device before; a handler's user pointer
+  const char* file;        // where it was opened
   int32_t line;
-  uint16_t slot;
-  uint16_t device_slot;
+  tm_slots_ slots;         // those it changed
 } tm_frame;
 
 // The part of a context that inline code reads. Private.
@@ -179,8 +178,10 @@ TM_API void tm_pop(tm_frame* frame);
 TM_API void tm_frame_push_allocator_(tm_frame* frame, tm_allocator* allocator, const char* file,
                                      int line);
 TM_API void tm_frame_push_stream_(tm_frame* frame, tm_stream* stream, const char* file, int line);
-TM_API int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused);
-TM_API int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* user);
+TM_API int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused,
+                                  const char* file, int line);
+TM_API int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* user,
+                                      const char* file, int line);
 TM_API void tm_frame_close_owned_(tm_frame* frame);
 TM_API void tm_frame_close_context_(tm_frame* frame);
 TM_API void tm_frame_close_oom_handler_(tm_frame* frame);
@@ -200,18 +201,12 @@ static inline tm_context* tm_context_get_(void) {
   return context;
 }
 
-static inline tm_frame tm_frame_make_(const char* file, int line) {
-  tm_frame frame;
-  frame.file = file;
-  frame.line = line;
-  frame.slot = TM_SLOT_NONE_;
-  frame.device_slot = TM_SLOT_NONE_;
-  return frame;
-}
-
 // Puts `frame` on top. It is never followed through what was the top before: that may belong to a
 // function that longjmp left, which is told by its address.
-static inline void tm_frame_link_(tm_context* context, tm_frame* frame) {
+static inline void tm_frame_link_(tm_context* context, tm_frame* frame, const char* file,
+                                  int line) {
+  frame->file = file;
+  frame->line = line;
   if (TM_UNLIKELY(tm_is_below_stack_(context->top))) {
     tm_frame_stale_(frame);
   }
@@ -220,40 +215,41 @@ static inline void tm_frame_link_(tm_context* context, tm_frame* frame) {
   context->depth++;
 }
 
-static inline int tm_frame_open_allocator_(tm_frame* frame, tm_allocator* allocator, void* unused) {
+// Makes `value` current in `slots`, remembering what was.
+static inline void tm_frame_set_(tm_context* context, tm_frame* frame, tm_slots_ slots,
+                                 void* value) {
+  frame->slots = slots;
+  frame->value = value;
+  frame->saved = context->current[tm_slots_type_(slots)];
+  context->current[tm_slots_type_(slots)] = value;
+  frame->saved_on_device = context->current[tm_slots_device_(slots)];
+  context->current[tm_slots_device_(slots)] = value;
+}
+
+static inline int tm_frame_open_allocator_(tm_frame* frame, tm_allocator* allocator, void* unused,
+                                           const char* file, int line) {
   (void)unused;
   __asm__("" : "+r"(frame));  // the caller's compiler must not see a local's address escape
   tm_context* context = tm_context_get_();
-  tm_frame_link_(context, frame);
-  frame->value = allocator;
+  tm_frame_link_(context, frame, file, line);
   if (TM_LIKELY(allocator != NULL)) {
-    const uint16_t slot = allocator->slot;
-    const uint16_t device_slot = allocator->device_slot;
-    frame->slot = slot;
-    frame->device_slot = device_slot;
-    frame->saved = context->current[slot];
-    context->current[slot] = allocator;
-    frame->saved_on_device = context->current[device_slot];
-    context->current[device_slot] = allocator;
+    tm_frame_set_(context, frame, allocator->slots, allocator);
   } else {
-    frame->saved = NULL;
-    frame->saved_on_device = NULL;
+    tm_frame_set_(context, frame, tm_slots_make_(TM_SLOT_NONE_, TM_SLOT_NONE_), NULL);
   }
   return 1;
 }
 
-static inline int tm_frame_open_stream_(tm_frame* frame, tm_stream* stream, void* unused) {
+static inline int tm_frame_open_stream_(tm_frame* frame, tm_stream* stream, void* unused,
+                                        const char* file, int line) {
   (void)unused;
   __asm__("" : "+r"(frame));
   tm_context* context = tm_context_get_();
-  tm_frame_link_(context, frame);
-  frame->value = stream;
-  frame->saved_on_device = NULL;
-  frame->saved = NULL;
+  tm_frame_link_(context, frame, file, line);
   if (TM_LIKELY(stream != NULL)) {
-    frame->slot = TM_SLOT_STREAM_;
-    frame->saved = context->current[TM_SLOT_STREAM_];
-    context->current[TM_SLOT_STREAM_] = stream;
+    tm_frame_set_(context, frame, tm_slots_make_(TM_SLOT_STREAM_, TM_SLOT_STREAM_), stream);
+  } else {
+    tm_frame_set_(context, frame, tm_slots_make_(TM_SLOT_NONE_, TM_SLOT_NONE_), NULL);
   }
   return 1;
 }
@@ -266,10 +262,11 @@ static inline void tm_frame_close_(tm_frame* frame) {
     tm_frame_mismatch_(self);
     return;
   }
+  const tm_slots_ slots = self->slots;
   context->top = self->below;
   context->depth--;
-  context->current[self->device_slot] = self->saved_on_device;  // the reverse of opening
-  context->current[self->slot] = self->saved;
+  context->current[tm_slots_device_(slots)] = self->saved_on_device;  // the reverse of opening
+  context->current[tm_slots_type_(slots)] = self->saved;
 }
 
 static inline tm_allocator* tm_current_allocator(tm_device_type type) {
@@ -291,21 +288,20 @@ static inline tm_stream* tm_current_stream(void) {
 }
 
 // Two loops, so that the block runs once, `break` leaves it, and no compiler warns about what the
-// block sets. The frame is made by a function because C++17 has no designated initializers.
-#define TM_WITH_(open, close, a, b) \
-  TM_WITH2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_frame_))
-#define TM_WITH2_(open, close, a, b, once, frame)                                    \
-  for (int once = 1; once;)                                                          \
-    for (__attribute__((cleanup(close))) tm_frame frame =                            \
-             tm_frame_make_(__FILE__, __LINE__);                                     \
-         once && (once = 0, open(&frame, a, b));)
+// block sets.
+#define TM_WITH_(open, close, a, b)                                                      \
+  TM_WITH2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_once_),         \
+            TM_UNIQUE_(tm_frame_))
+#define TM_WITH2_(open, close, a, b, once, frame)                                        \
+  for (int once = 1; once;)                                                              \
+    for (__attribute__((cleanup(close))) tm_frame frame;                                 \
+         once && (once = 0, open(&frame, a, b, __FILE__, __LINE__));)
 
 #define TM_USE_(open, close, a, b) \
   TM_USE2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_frame_))
-#define TM_USE2_(open, close, a, b, frame)                                           \
-  __attribute__((cleanup(close), unused)) tm_frame frame =                           \
-      tm_frame_make_(__FILE__, __LINE__);                                            \
-  (void)open(&frame, a, b)
+#define TM_USE2_(open, close, a, b, frame)                    \
+  __attribute__((cleanup(close), unused)) tm_frame frame;     \
+  (void)open(&frame, a, b, __FILE__, __LINE__)
 
 TM_EXTERN_C_END
 

@@ -243,7 +243,7 @@ static void catch_fatal(const char* text, void* user) {
   } while (0)
 
 Test(context, pop_on_an_empty_context_is_caught) {
-  tm_frame frame = tm_frame_make_("here.c", 7);
+  tm_frame frame = {.file = "here.c", .line = 7};
   EXPECT_FATAL(tm_pop(&frame));
   cr_expect(strstr(message, "here.c:7") != NULL);
   cr_expect(strstr(message, "no scope open") != NULL);
