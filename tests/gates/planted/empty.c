@@ -1,0 +1,3 @@
+// Without a single test.
+
+#include <criterion/criterion.h>

@@ -1,0 +1,4 @@
+#include <criterion/criterion.h>
+#include <unistd.h>
+
+Test(planted, hangs) { pause(); }

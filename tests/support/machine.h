@@ -1,0 +1,32 @@
+// The machine that tests with devices run on: simulated, or with --config=cuda a real one. What a
+// real one cannot do is false or skips the test, which says so.
+#ifndef TM_TESTS_SUPPORT_MACHINE_H_
+#define TM_TESTS_SUPPORT_MACHINE_H_
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+bool machine_is_simulated(void);
+
+// Makes the machine, before its first use: `devices` of `memory` ("64MiB") each. A real one stays
+// what it is.
+void machine_configure(int devices, const char* memory);
+
+// Skips the calling Criterion test, with the driver's reason, unless there are so many devices.
+void machine_require_devices(int32_t count);
+
+// Makes `count` calls of the runtime's `function` fail with `error`, from the `nth` on (1: the next
+// one); a count of 0: all. Skips the test on a real machine.
+void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error);
+void machine_fail_nothing(void);
+
+// Breaks `device` with a sticky `error`. Skips the test on a real machine.
+void machine_break_device(int device, cudaError_t error);
+
+// Allocations of `device` that are not freed, in cudaMalloc'd and pool memory together; 0 on a real
+// machine.
+int64_t machine_live_allocations(int device);
+
+#endif  // TM_TESTS_SUPPORT_MACHINE_H_

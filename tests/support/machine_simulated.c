@@ -1,0 +1,28 @@
+#include <criterion/criterion.h>
+#include <cudasim.h>
+
+#include "tests/support/machine.h"
+
+bool machine_is_simulated(void) { return true; }
+
+void machine_configure(int devices, const char* memory) {
+  const cudasim_options options = {.devices = devices, .memory = memory};
+  cr_assert(cudasim_configure(&options) == cudaSuccess);
+}
+
+void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error) {
+  cr_assert(cudasim_fail(function, nth, count, error) == cudaSuccess, "%s cannot fail", function);
+}
+
+void machine_fail_nothing(void) { cudasim_fail_nothing(); }
+
+void machine_break_device(int device, cudaError_t error) {
+  cr_assert(cudasim_break_device(device, error) == cudaSuccess);
+}
+
+int64_t machine_live_allocations(int device) {
+  cudasim_statistics statistics;
+  cr_assert(cudasim_stats(device, &statistics) == cudaSuccess);
+  return (int64_t)(statistics.mallocs + statistics.async_mallocs - statistics.frees -
+                   statistics.async_frees);
+}
