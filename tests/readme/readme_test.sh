@@ -1,0 +1,9 @@
+#!/bin/bash
+# The README's example is the program that the tests compile and run.
+set -euo pipefail
+readme=$1
+example=$2
+if ! diff <(sed -n '/^```c$/,/^```$/{/^```/d;p}' "$readme") "$example"; then
+  echo "README.md's example differs from $example" >&2
+  exit 1
+fi
