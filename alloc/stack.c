@@ -250,12 +250,11 @@ static void pop_dead(stack* s) {
 static void free_record(stack* s, stack_record* record) {
   stack_region* region = record->region;
   record->storage.references = 0;
-  region->live--;
   region->dead++;
   set_live(s, s->live - 1);
   if (!region->retired) {
     pop_dead(s);
-  } else if (region->live == 0) {
+  } else if (stack_region_live(region) == 0) {
     retire_emptied(s, region);
   }
 }
@@ -362,7 +361,6 @@ static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
   stack_record* record = region->next_record++;
   char* data = region->base + region->used;
   region->used += (size + alignment - 1) & ~(alignment - 1);  // fits: what is free is a multiple
-  region->live++;
   set_live(s, s->live + 1);
   s->alloc_calls++;
   const size_t end = region->virtual_base + region->used;
@@ -453,7 +451,6 @@ static inline bool free_top(stack* s, stack_record* record) {
   record->storage.references = 0;
   region->next_record = record;
   region->used = used;
-  region->live--;
   set_live(s, s->live - 1);
   return true;
 }
@@ -689,7 +686,7 @@ static void retire_chain(stack* s) {
   s->current = &s->none;
   while (region) {
     stack_region* below = region->below;
-    if (region->live == 0) {
+    if (stack_region_live(region) == 0) {
       add_spare(s, region);
     } else {
       region->retired = true;

@@ -101,14 +101,9 @@ static stack_record* record_at(const stack_region* region, size_t index) {
   return &region->segments[index / STACK_SEGMENT_RECORDS][index % STACK_SEGMENT_RECORDS];
 }
 
-static size_t record_count(const stack_region* region) {
-  return region->segment_index * STACK_SEGMENT_RECORDS +
-         (size_t)(region->next_record - region->segments[region->segment_index]);
-}
-
 stack_record* stack_region_find(const stack_region* region, const void* ptr) {
   size_t low = 0;
-  size_t high = record_count(region);
+  size_t high = stack_region_records(region);
   while (low < high) {
     const size_t middle = low + (high - low) / 2;
     stack_record* record = record_at(region, middle);
@@ -126,7 +121,7 @@ stack_record* stack_region_find(const stack_region* region, const void* ptr) {
 
 size_t stack_region_live_bytes(const stack_region* region, size_t alignment) {
   size_t bytes = 0;
-  const size_t count = region->live ? record_count(region) : 0;
+  const size_t count = stack_region_records(region);
   for (size_t i = 0; i < count; i++) {
     const stack_record* record = record_at(region, i);
     if (stack_record_is_live(record)) {

@@ -38,7 +38,6 @@ struct stack_region {
   size_t used;                 // bytes, a multiple of the stack's alignment
   size_t capacity;             // bytes, likewise
   size_t virtual_base;         // bytes below this region, had everything been one region
-  size_t live;                 // blocks that are live
   size_t dead;                 // blocks freed out of order that are still below a live one
   struct stack_region* below;  // the region that is bumped again when this one is empty; or a list
   stack_record** segments;     // segment_count of them
@@ -60,6 +59,9 @@ stack_record* stack_region_top(const stack_region* region);
 // Takes the top record off, and gives its bytes back.
 void stack_region_pop(stack_region* region);
 
+// Blocks that are live.
+static inline size_t stack_region_live(const stack_region* region);
+
 // Forgets every record; none may be live.
 void stack_region_clear(stack_region* region);
 
@@ -68,6 +70,16 @@ stack_record* stack_region_find(const stack_region* region, const void* ptr);
 
 // The bytes of its live blocks, each rounded up to `alignment`. O(n).
 size_t stack_region_live_bytes(const stack_region* region, size_t alignment);
+
+// Records in use, live or dead.
+static inline size_t stack_region_records(const stack_region* region) {
+  return region->segment_index * STACK_SEGMENT_RECORDS +
+         (size_t)(region->next_record - region->segments[region->segment_index]);
+}
+
+static inline size_t stack_region_live(const stack_region* region) {
+  return stack_region_records(region) - region->dead;
+}
 
 static inline bool stack_region_has_room_for_record(const stack_region* region) {
   return region->next_record != region->segment_end;

@@ -217,7 +217,7 @@ static tm_status alloc_once(tm_allocator* allocator, size_t size, tm_stream* str
                                           : alloc_separate(allocator, size, stream, out);
 }
 
-static TM_COLD tm_status reject(tm_allocator* allocator, size_t size, tm_storage** out) {
+static tm_status reject(tm_allocator* allocator, size_t size, tm_storage** out) {
   if (!out) {
     return TM_RAISE(TM_ERR_INVALID, "tm_storage_alloc: out is NULL");
   }
@@ -240,31 +240,14 @@ static TM_COLD tm_status alloc_again(tm_allocator* allocator, size_t size, tm_st
   return alloc_once(allocator, size, stream, out);
 }
 
-static tm_status alloc_general(tm_allocator* allocator, size_t size, tm_stream* stream,
-                               tm_storage** out) {
-  *out = NULL;
-  tm_status status = alloc_once(allocator, size, stream, out);
-  if (TM_UNLIKELY(status == TM_ERR_NO_MEMORY)) {
-    status = alloc_again(allocator, size, stream, out);
-  }
-  return status;
-}
-
-tm_status tm_storage_alloc(tm_allocator* allocator, size_t size, tm_stream* stream,
-                           tm_storage** out) {
-  if (TM_UNLIKELY(!out || !allocator || size - 1 >= (size_t)PTRDIFF_MAX)) {
+tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                    tm_storage** out) {
+  if (!out || !allocator || size - 1 >= (size_t)PTRDIFF_MAX) {
     return reject(allocator, size, out);
   }
-  if (TM_LIKELY(allocator->vtable->alloc_storage &&
-                (stream == allocator->stream || allocator->ignores_stream))) {
-    const tm_status status = allocator->vtable->alloc_storage(allocator, size, out);
-    if (TM_LIKELY(status == TM_OK)) {
-      return status;
-    }
-    *out = NULL;
-    return status == TM_ERR_NO_MEMORY ? alloc_again(allocator, size, stream, out) : status;
-  }
-  return alloc_general(allocator, size, stream, out);
+  *out = NULL;
+  const tm_status status = alloc_once(allocator, size, stream, out);
+  return status == TM_ERR_NO_MEMORY ? alloc_again(allocator, size, stream, out) : status;
 }
 
 tm_status tm_storage_adopt(void* data, size_t size, tm_deleter deleter, void* user,

@@ -49,8 +49,8 @@ enum tm_storage_flags_ {
 // Ownership: the caller owns one reference.
 // Errors: as tm_allocator_alloc. On error `*out` is NULL.
 // Threads: as allocation on `allocator`.
-TM_API TM_NODISCARD tm_status tm_storage_alloc(tm_allocator* allocator, size_t size,
-                                               tm_stream* stream, tm_storage** out);
+TM_NODISCARD static inline tm_status tm_storage_alloc(tm_allocator* allocator, size_t size,
+                                                      tm_stream* stream, tm_storage** out);
 
 // Takes ownership of `data`, of `size` bytes; `deleter` (which may be NULL) is called with `user`
 // when the last reference is gone.
@@ -95,6 +95,25 @@ static inline void tm_storage_release(tm_storage* storage) {
 //         error nothing is recorded, and the caller must order the use itself.
 // Threads: one thread at a time per storage.
 TM_API TM_NODISCARD tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream);
+
+//===-- What the inline functions call ------------------------------------===//
+
+TM_API TM_NODISCARD tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size,
+                                                        tm_stream* stream, tm_storage** out);
+
+// Straight to the allocator where the storage is its own and the stream too; whatever else there is
+// to do, also after a failure, starts over out of line.
+static inline tm_status tm_storage_alloc(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                         tm_storage** out) {
+  if (TM_LIKELY(allocator && out && size - 1 < (size_t)PTRDIFF_MAX &&
+                (stream == allocator->stream || allocator->ignores_stream) &&
+                allocator->vtable->alloc_storage)) {
+    if (TM_LIKELY(allocator->vtable->alloc_storage(allocator, size, out) == TM_OK)) {
+      return TM_OK;
+    }
+  }
+  return tm_storage_alloc_general_(allocator, size, stream, out);
+}
 
 TM_EXTERN_C_END
 
