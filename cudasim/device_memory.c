@@ -1,0 +1,192 @@
+// cudaMalloc and cudaFree. Small allocations share granules; larger ones have their own.
+
+#include <stddef.h>
+
+#include "cudasim/device.h"
+#include "cudasim/pool.h"
+#include "cudasim/runtime.h"
+#include "cudasim/space.h"
+
+#define LARGEST_SMALL ((uint64_t)1 << 20)
+#define PITCH_BYTES ((size_t)512)
+
+static uint64_t round_up(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+//===-- Blocks --------------------------------------------------------------------------------===//
+
+static block* take_small(device* d, uint64_t size) {
+  block* b = sim_shelf_best(&d->small, size);
+  if (!b) {
+    b = sim_space_take(&d->space, GRANULE_BYTES);
+    if (!b) return NULL;
+    sim_shelf_put(&d->small, b, 0);
+  }
+  return sim_shelf_carve(b, size);
+}
+
+// Gives the whole granules of `b`, which is on the shelf of small blocks, to the device.
+static void give_granules(device* d, block* b) {
+  uint64_t first = round_up(block_address(b), GRANULE_BYTES);
+  uint64_t last = block_end(b) / GRANULE_BYTES * GRANULE_BYTES;
+  if (first >= last) return;
+  block* front = block_address(b) < first ? sim_shelf_carve(b, first - block_address(b)) : NULL;
+  if (block_address(b) < first) return;  // no memory to cut with: the granules stay
+  block* whole = sim_shelf_carve(b, last - first);
+  if (front) sim_shelf_give(&d->small, front, 0);
+  if (whole) sim_space_give(&d->space, whole);
+}
+
+static void give_block(device* d, block* b) {
+  if (b->requested > LARGEST_SMALL) {
+    sim_space_give(&d->space, b);
+  } else {
+    give_granules(d, sim_shelf_give(&d->small, b, 0));
+  }
+}
+
+static block* take(device* d, uint64_t size) {
+  if (size <= LARGEST_SMALL) return take_small(d, round_up(size, UNIT_BYTES));
+  return sim_space_take(&d->space, round_up(size, GRANULE_BYTES));
+}
+
+//===-- Allocating and freeing ----------------------------------------------------------------===//
+
+static cudaError_t refuse_memory(const device* d, uint64_t size) {
+  return sim_refuse(cudaErrorMemoryAllocation, "%llu bytes asked, %llu of %llu of device %d taken",
+                    (unsigned long long)size, (unsigned long long)d->space.taken,
+                    (unsigned long long)d->space.memory, d->id);
+}
+
+static cudaError_t allocate(device* d, void** out, uint64_t size) {
+  if (!out) return cudaErrorInvalidValue;
+  *out = NULL;
+  if (!size) return cudaSuccess;
+  if (size > d->space.memory) return refuse_memory(d, size);
+  block* b = take(d, size);
+  if (!b && sim_pool_relieve(d)) b = take(d, size);
+  if (!b) return refuse_memory(d, size);
+  if (!sim_space_enlist(&d->space, b, size)) {
+    b->requested = size;
+    give_block(d, b);
+    return cudaErrorMemoryAllocation;
+  }
+  ++d->statistics.mallocs;
+  *out = (void*)(uintptr_t)block_address(b);
+  return cudaSuccess;
+}
+
+static block* block_at(const void* p, device** out) {
+  uint64_t address = (uint64_t)(uintptr_t)p;
+  *out = sim_device_of(address);
+  return *out ? sim_space_block_at(&(*out)->space, address) : NULL;
+}
+
+static cudaError_t release(const void* p) {
+  if (!p) return cudaSuccess;
+  device* d;
+  block* b = block_at(p, &d);
+  if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+  if (d->broken) return d->broken;
+  if (b->pool) {  // the program has waited for its work: so says cudaFree's contract
+    ++d->statistics.frees;
+    return sim_pool_free(b, NULL);
+  }
+  if (d->queued) {
+    sim_stream_wait_device(d);
+    b = block_at(p, &d);
+    if (!b) return cudaErrorInvalidValue;  // freed by another thread meanwhile
+  }
+  sim_space_delist(&d->space, b);
+  give_block(d, b);
+  ++d->statistics.frees;
+  return cudaSuccess;
+}
+
+static cudaError_t allocate_pitched(device* d, void** out, size_t* pitch, size_t width,
+                                    size_t rows) {
+  if (!out || !pitch) return cudaErrorInvalidValue;
+  *out = NULL;
+  *pitch = round_up(width, PITCH_BYTES);
+  size_t bytes;
+  if (*pitch < width || __builtin_mul_overflow(*pitch, rows, &bytes)) {
+    return cudaErrorMemoryAllocation;
+  }
+  return allocate(d, out, bytes);
+}
+
+static cudaError_t allocate_3d(device* d, struct cudaPitchedPtr* out, struct cudaExtent extent) {
+  if (!out) return cudaErrorInvalidValue;
+  size_t rows;
+  if (__builtin_mul_overflow(extent.height, extent.depth, &rows)) return cudaErrorMemoryAllocation;
+  out->xsize = extent.width;
+  out->ysize = extent.height;
+  return allocate_pitched(d, &out->ptr, &out->pitch, extent.width, rows);
+}
+
+//===-- Stream order --------------------------------------------------------------------------===//
+
+static cudaError_t allocate_async(device* current, void** out, size_t size, cudaStream_t in,
+                                  pool* p) {
+  if (!out) return cudaErrorInvalidValue;
+  *out = NULL;
+  stream* s = sim_stream_of(current, in);
+  if (!s) return cudaErrorInvalidResourceHandle;
+  if (s->device->broken) return s->device->broken;
+  if (!size) return cudaSuccess;
+  if (!p) p = s->device->pool;
+  cudaError_t error = sim_pool_alloc(p, s, size, out);
+  if (!error) ++p->device->statistics.async_mallocs;
+  return error;
+}
+
+static cudaError_t allocate_from(device* current, void** out, size_t size, cudaMemPool_t from,
+                                 cudaStream_t in) {
+  pool* p = sim_pool_of(from);
+  return p ? allocate_async(current, out, size, in, p) : cudaErrorInvalidValue;
+}
+
+static cudaError_t release_async(device* current, const void* p, cudaStream_t in) {
+  stream* s = sim_stream_of(current, in);
+  if (!s) return cudaErrorInvalidResourceHandle;
+  if (s->device->broken) return s->device->broken;
+  if (!p) return cudaSuccess;
+  device* d;
+  block* b = block_at(p, &d);
+  if (!b || !b->pool) {
+    return sim_refuse(cudaErrorInvalidValue, "%p is not a stream-ordered allocation", p);
+  }
+  cudaError_t error = sim_pool_free(b, s);
+  if (!error) ++d->statistics.async_frees;
+  return error;
+}
+
+//===-- The API -------------------------------------------------------------------------------===//
+
+cudaError_t cudaMalloc(void** devPtr, size_t size) {
+  CALL(cudaMalloc, allocate(frame.device, devPtr, size));
+}
+
+cudaError_t cudaMallocPitch(void** devPtr, size_t* pitch, size_t width, size_t height) {
+  CALL(cudaMallocPitch, allocate_pitched(frame.device, devPtr, pitch, width, height));
+}
+
+cudaError_t cudaMalloc3D(struct cudaPitchedPtr* pitchedDevPtr, struct cudaExtent extent) {
+  CALL(cudaMalloc3D, allocate_3d(frame.device, pitchedDevPtr, extent));
+}
+
+cudaError_t cudaFree(void* devPtr) { CALL(cudaFree, release(devPtr)); }
+
+cudaError_t cudaMallocAsync(void** devPtr, size_t size, cudaStream_t hStream) {
+  CALL(cudaMallocAsync, allocate_async(frame.device, devPtr, size, hStream, NULL));
+}
+
+cudaError_t cudaMallocFromPoolAsync(void** ptr, size_t size, cudaMemPool_t memPool,
+                                    cudaStream_t hStream) {
+  CALL(cudaMallocFromPoolAsync, allocate_from(frame.device, ptr, size, memPool, hStream));
+}
+
+cudaError_t cudaFreeAsync(void* devPtr, cudaStream_t hStream) {
+  CALL(cudaFreeAsync, release_async(frame.device, devPtr, hStream));
+}

@@ -1,0 +1,218 @@
+#include "cudasim/event.h"
+
+#include <stddef.h>
+
+#include "cudasim/device.h"
+#include "cudasim/handle.h"
+#include "cudasim/pool.h"
+#include "cudasim/runtime.h"
+#include "cudasim/scheduler.h"
+#include "cudasim/slab.h"
+#include "cudasim/ticks.h"
+
+#define FLAGS (cudaEventBlockingSync | cudaEventDisableTiming | cudaEventInterprocess)
+
+static slab events = {.size = sizeof(event)};
+static event* recycled;  // linked through next_of_device
+
+//===-- Lifetime ------------------------------------------------------------------------------===//
+
+static event* take_memory(void) {
+  event* e = recycled;
+  if (e) {
+    recycled = e->next_of_device;
+    *e = (event){.serial = e->serial};
+    return e;
+  }
+  e = sim_slab_take(&events);
+  if (e) *e = (event){0};
+  return e;
+}
+
+static void give_memory(event* e) {
+  e->next_of_device = recycled;
+  recycled = e;
+}
+
+static cudaError_t create(device* d, unsigned flags, cudaEvent_t* out) {
+  bool is_shared = flags & cudaEventInterprocess;
+  if (!out || flags & ~(unsigned)FLAGS || (is_shared && !(flags & cudaEventDisableTiming))) {
+    return cudaErrorInvalidValue;
+  }
+  event* e = take_memory();
+  if (!e) return cudaErrorMemoryAllocation;
+  e->handle = sim_handle_open(HANDLE_EVENT, e);
+  if (!e->handle) {
+    give_memory(e);
+    return cudaErrorMemoryAllocation;
+  }
+  e->device = d;
+  e->flags = flags;
+  e->next_of_device = d->events;
+  if (d->events) d->events->previous_of_device = e;
+  d->events = e;
+  *out = e->handle;
+  return cudaSuccess;
+}
+
+static void destroy(event* e) {
+  if (e->next_of_device) e->next_of_device->previous_of_device = e->previous_of_device;
+  if (e->previous_of_device) {
+    e->previous_of_device->next_of_device = e->next_of_device;
+  } else {
+    e->device->events = e->next_of_device;
+  }
+  sim_handle_close(e->handle);
+  sim_history_release(e->known);
+  ++e->serial;  // a recording that is still queued is void
+  give_memory(e);
+}
+
+void sim_event_destroy_all(device* d) {
+  while (d->events) destroy(d->events);
+}
+
+void sim_event_drop(void) {
+  sim_slab_drop(&events);
+  recycled = NULL;
+}
+
+static event* event_of(cudaEvent_t handle) { return sim_handle_object(HANDLE_EVENT, handle); }
+
+static cudaError_t destroy_handle(cudaEvent_t handle) {
+  event* e = event_of(handle);
+  if (!e) return cudaErrorInvalidResourceHandle;
+  destroy(e);
+  return cudaSuccess;
+}
+
+//===-- Recording -----------------------------------------------------------------------------===//
+
+void sim_event_stamp(event* e, uint64_t serial) {
+  if (e->serial == serial) e->ns = ticks_ns_now();
+}
+
+static bool has_timing(const event* e) { return !(e->flags & cudaEventDisableTiming); }
+
+static void set_recorded(event* e, stream* s, uint64_t position) {
+  sim_history_release(e->known);
+  e->known = sim_history_retain(s->known);
+  e->stream = s;
+  e->position = position;
+  e->ns = 0;
+  ++e->serial;
+}
+
+// Notes the time once `s` gets there.
+static cudaError_t record_later(event* e, stream* s) {
+  op* o = sim_op_create(OP_RECORD);
+  if (!o) return cudaErrorMemoryAllocation;
+  set_recorded(e, s, s->submitted + 1);
+  o->record.event = e;
+  o->record.serial = e->serial;
+  sim_scheduler_submit(s, o, false);
+  return cudaSuccess;
+}
+
+static cudaError_t record(device* current, cudaEvent_t handle, cudaStream_t in, unsigned flags) {
+  stream* s = sim_stream_of(current, in);
+  event* e = event_of(handle);
+  if (flags & ~(unsigned)cudaEventRecordExternal) return cudaErrorInvalidValue;
+  if (!s || !e) return cudaErrorInvalidResourceHandle;
+  if (e->device != s->device) {
+    return sim_refuse(cudaErrorInvalidResourceHandle,
+                      "an event of device %d cannot be recorded in a stream of device %d",
+                      e->device->id, s->device->id);
+  }
+  if (s->device->broken) return s->device->broken;
+  if (flags & cudaEventRecordExternal) return cudaErrorIllegalState;  // only while capturing
+  if (has_timing(e) && sim_scheduler_make_room(s)) return record(current, handle, in, flags);
+  cudaError_t error = sim_stream_enter(s);
+  if (error) return error;
+  if (has_timing(e) && s->first) return record_later(e, s);
+  set_recorded(e, s, sim_stream_mark(s));
+  if (has_timing(e)) sim_event_stamp(e, e->serial);
+  return cudaSuccess;
+}
+
+//===-- Waiting -------------------------------------------------------------------------------===//
+
+static bool is_done(const event* e) { return !e->stream || stream_is_done(e->stream, e->position); }
+
+static cudaError_t follow(device* current, cudaStream_t in, cudaEvent_t handle, unsigned flags) {
+  stream* s = sim_stream_of(current, in);
+  const event* e = event_of(handle);
+  if (flags & ~(unsigned)cudaEventWaitExternal) return cudaErrorInvalidValue;
+  if (!s || !e) return cudaErrorInvalidResourceHandle;
+  if (s->device->broken) return s->device->broken;
+  if (flags & cudaEventWaitExternal) return cudaErrorIllegalState;  // only while capturing
+  cudaError_t error = sim_stream_enter(s);
+  if (error || !e->stream) return error;
+  return sim_stream_follow(s, e->stream, e->position, e->known);
+}
+
+static cudaError_t query(cudaEvent_t handle) {
+  const event* e = event_of(handle);
+  if (!e) return cudaErrorInvalidResourceHandle;
+  if (e->device->broken) return e->device->broken;
+  return is_done(e) ? cudaSuccess : cudaErrorNotReady;
+}
+
+static cudaError_t synchronize(cudaEvent_t handle) {
+  const event* e = event_of(handle);
+  if (!e) return cudaErrorInvalidResourceHandle;
+  device* d = e->device;
+  stream* s = e->stream;
+  uint64_t position = e->position;
+  if (s) sim_scheduler_wait(s, position);  // the event may be destroyed meanwhile
+  if (s && s->device) sim_stream_observe(s, position);
+  sim_pool_trim_to_thresholds(d);
+  return d->broken;
+}
+
+static cudaError_t elapsed_ms(float* ms, cudaEvent_t from, cudaEvent_t to) {
+  if (!ms) return cudaErrorInvalidValue;
+  const event* start = event_of(from);
+  const event* end = event_of(to);
+  if (!start || !end || start->device != end->device) return cudaErrorInvalidResourceHandle;
+  if (!has_timing(start) || !has_timing(end)) return cudaErrorInvalidResourceHandle;
+  if (!start->stream || !end->stream) return cudaErrorInvalidResourceHandle;
+  if (start->device->broken) return start->device->broken;
+  if (!is_done(start) || !is_done(end)) return cudaErrorNotReady;
+  *ms = (float)((double)(int64_t)(end->ns - start->ns) / 1e6);
+  return cudaSuccess;
+}
+
+//===-- The API -------------------------------------------------------------------------------===//
+
+cudaError_t cudaEventCreate(cudaEvent_t* out) {
+  CALL(cudaEventCreate, create(frame.device, cudaEventDefault, out));
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned int flags) {
+  CALL(cudaEventCreateWithFlags, create(frame.device, flags, out));
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t hEvent) { CALL(cudaEventDestroy, destroy_handle(hEvent)); }
+
+cudaError_t cudaEventRecord(cudaEvent_t hEvent, cudaStream_t hStream) {
+  CALL(cudaEventRecord, record(frame.device, hEvent, hStream, cudaEventRecordDefault));
+}
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t hEvent, cudaStream_t hStream, unsigned int flags) {
+  CALL(cudaEventRecordWithFlags, record(frame.device, hEvent, hStream, flags));
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t hStream, cudaEvent_t hEvent, unsigned int flags) {
+  CALL(cudaStreamWaitEvent, follow(frame.device, hStream, hEvent, flags));
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t hEvent) { CALL(cudaEventQuery, query(hEvent)); }
+
+cudaError_t cudaEventSynchronize(cudaEvent_t hEvent) {
+  CALL(cudaEventSynchronize, synchronize(hEvent));
+}
+
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) {
+  CALL(cudaEventElapsedTime, elapsed_ms(ms, start, end));
+}

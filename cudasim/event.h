@@ -1,0 +1,34 @@
+// Events. Recording one copies the position and the history of its stream; only one with timing
+// takes a place in the queue, and only if the stream has something to do. Guarded by the runtime's
+// lock.
+#ifndef CUDASIM_EVENT_H_
+#define CUDASIM_EVENT_H_
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cudasim/stream.h"
+
+typedef struct event {
+  struct device* device;
+  struct event* previous_of_device;
+  struct event* next_of_device;
+  cudaEvent_t handle;
+  unsigned flags;
+  stream* stream;     // it was last recorded in, or NULL
+  uint64_t position;  // there
+  history* known;     // there
+  uint64_t serial;    // of the last recording; goes on counting when the memory is used again
+  uint64_t ns;        // when the last recording completed; 0 until then
+} event;
+
+// Destroys all events of `d`.
+void sim_event_destroy_all(struct device* d);
+
+// Notes that the recording completes now, unless a later one has taken its place.
+void sim_event_stamp(event* e, uint64_t serial);
+
+// Frees the bookkeeping of all events at once.
+void sim_event_drop(void);
+
+#endif  // CUDASIM_EVENT_H_

@@ -1,0 +1,119 @@
+// The controls of cudasim: how many devices there are, how work is scheduled, which calls fail, and
+// what the program did. Nothing here exists in the real runtime.
+#ifndef CUDASIM_CUDASIM_H_
+#define CUDASIM_CUDASIM_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cuda_runtime_api.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+//===-- Configuration -------------------------------------------------------------------------===//
+
+#define CUDASIM_MAX_DEVICES 64
+
+// A switch: whatever the environment says, or on, or off.
+typedef enum cudasim_switch {
+  CUDASIM_DEFAULT = 0,
+  CUDASIM_ON = 1,
+  CUDASIM_OFF = 2,
+} cudasim_switch;
+
+// How the simulated machine is made. What is 0 or NULL is taken from the environment variable named
+// at it, and where that is not set, from the default after it.
+typedef struct cudasim_options {
+  int devices;             // number of devices, 1 to CUDASIM_MAX_DEVICES; CUDASIM_DEVICES; 1
+  const char* memory;      // "20GiB", "512MiB", bytes, or one for each device with commas between:
+                           // the last holds for all further ones; CUDASIM_MEMORY; "80GiB"
+  const char* schedule;    // "threads" or "eager"; CUDASIM_SCHEDULE; "threads"
+  cudasim_switch protect;  // device memory is out of the host's reach; CUDASIM_PROTECT; on
+  cudasim_switch verbose;  // refused calls say why on stderr; CUDASIM_VERBOSE; off
+} cudasim_options;
+
+// Sets the options of the machine that the first call of the runtime makes. NULL is all defaults.
+// Ownership: the strings are copied.
+// Errors: cudaErrorInvalidValue (a value that is not allowed; stderr says which are),
+//         cudaErrorSetOnActiveProcess (the machine exists: cudasim_reset first).
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ cudaError_t cudasim_configure(const cudasim_options* options);
+
+// Waits for all work, then takes the machine down: every device pointer, stream, event and pool
+// becomes invalid, pinned memory is freed, failures are disarmed, options and statistics are
+// forgotten. The next call of the runtime makes a new machine.
+// Threads: no other thread may be inside a call of the runtime.
+CUDASIM_EXPORT_ void cudasim_reset(void);
+
+//===-- Statistics ----------------------------------------------------------------------------===//
+
+// What happened on one device since it was made or its statistics were reset. Counts are of calls
+// that succeeded and had work to do.
+typedef struct cudasim_statistics {
+  uint64_t mallocs;              // cudaMalloc and its kin
+  uint64_t frees;                // cudaFree
+  uint64_t async_mallocs;        // cudaMallocAsync, cudaMallocFromPoolAsync
+  uint64_t async_frees;          // cudaFreeAsync
+  uint64_t copies;               // copies of any kind, each piece of a batch counted
+  uint64_t fills;                // cudaMemset and its kin
+  uint64_t host_functions;       // cudaLaunchHostFunc
+  uint64_t memory_bytes;         // size of the device's memory
+  uint64_t reserved_bytes;       // taken from it now, in granules of 2 MiB
+  uint64_t peak_reserved_bytes;  // the most that was taken at any time
+} cudasim_statistics;
+
+// Reads the statistics of `device`.
+// Errors: cudaErrorInvalidDevice, cudaErrorInvalidValue (`statistics` is NULL).
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ cudaError_t cudasim_stats(int device, cudasim_statistics* statistics);
+
+// Sets the counts of `device` to 0 and its peak to what is reserved now.
+// Errors: cudaErrorInvalidDevice.
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ cudaError_t cudasim_reset_stats(int device);
+
+// Starts (not 0) or stops (0) measuring the time spent inside calls of the runtime, waiting
+// included, so that a benchmark can subtract the simulation's share. Off at first; costs two clock
+// readings a call while on. Threads: safe from any thread.
+CUDASIM_EXPORT_ void cudasim_measure_calls(int on);
+
+// Nanoseconds that the calling thread, or all threads, spent inside calls while measuring was on.
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ uint64_t cudasim_thread_call_ns(void);
+CUDASIM_EXPORT_ uint64_t cudasim_call_ns(void);
+
+//===-- Faults --------------------------------------------------------------------------------===//
+
+// Makes calls of `function` (by its name, e.g. "cudaMalloc") return `error` without doing anything:
+// `count` calls from the `nth` on (1 is the next one), or all from the nth on where `count` is 0.
+// A function has one such order at a time; a new one replaces it, and cudaSuccess removes it.
+// Errors: cudaErrorInvalidValue (no such function in cudasim, or `nth` is 0).
+// Threads: safe from any thread; calls are counted over all threads.
+CUDASIM_EXPORT_ cudaError_t cudasim_fail(const char* function, uint64_t nth, uint64_t count,
+                                         cudaError_t error);
+
+// Removes every order of cudasim_fail.
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ void cudasim_fail_nothing(void);
+
+// Breaks `device` as an illegal access in a kernel would: its queued work is dropped, and every
+// later call on it returns `error` (e.g. cudaErrorIllegalAddress) until cudaDeviceReset or
+// cudasim_reset. Errors: cudaErrorInvalidDevice, cudaErrorInvalidValue (`error` is cudaSuccess).
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ cudaError_t cudasim_break_device(int device, cudaError_t error);
+
+//===-- Device memory -------------------------------------------------------------------------===//
+
+// Where the host can read and write the `size` bytes of device memory at `pointer`: what a host
+// function that stands in for a kernel works on. NULL unless they lie within one live allocation.
+// Ownership: borrowed from the allocation; valid until it is freed.
+// Threads: safe from any thread; the order of accesses is the caller's to keep, as on a device.
+CUDASIM_EXPORT_ void* cudasim_device_memory(const void* pointer, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // CUDASIM_CUDASIM_H_

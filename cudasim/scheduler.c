@@ -1,0 +1,304 @@
+#include "cudasim/scheduler.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+#include "cudasim/device.h"
+#include "cudasim/event.h"
+#include "cudasim/runtime.h"
+
+// Ops of the program that one stream holds before its caller has to wait, as on a device.
+#define QUEUE_LIMIT 1024
+
+// A worker with nothing to do ends after this long.
+#define REST_MS 200
+
+// A thread of the program that waits for a stream. On its stack.
+typedef struct waiter {
+  struct waiter* next;
+  uint64_t position;
+  bool is_done;
+  pthread_cond_t* wake;
+} waiter;
+
+static struct {
+  engine eager;           // all that is ready, in eager mode
+  stream* to_advance;     // streams whose first op may have changed
+  bool is_quiet;          // what becomes ready is run by the thread that submits it
+  bool is_stopping;       // workers are to end
+  unsigned workers;       // threads
+  unsigned copies;        // ops other than host functions being run
+  pthread_cond_t change;  // one of the two went down, while stopping
+} state = {.change = PTHREAD_COND_INITIALIZER};
+
+//===-- Engines -------------------------------------------------------------------------------===//
+
+static void init_wake(engine* e) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&e->wake, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+engine* sim_engine_of(int id, engine_kind kind) {
+  static struct {
+    engine engine;
+    bool is_made;
+  } engines[CUDASIM_MAX_DEVICES][2];
+  if (!engines[id][kind].is_made) init_wake(&engines[id][kind].engine);
+  engines[id][kind].is_made = true;
+  return &engines[id][kind].engine;
+}
+
+static bool is_eager(void) { return sim_options()->schedule == SCHEDULE_EAGER; }
+
+static engine* engine_of(const stream* s) {
+  if (is_eager()) return &state.eager;
+  return s->first->kind == OP_HOST ? s->device->host_functions : s->device->copies;
+}
+
+static void engine_push(engine* e, stream* s) {
+  int level = s->priority - STREAM_HIGHEST_PRIORITY;
+  s->next_ready = NULL;
+  if (e->first[level]) {
+    e->last[level]->next_ready = s;
+  } else {
+    e->first[level] = s;
+  }
+  e->last[level] = s;
+  e->occupied |= 1u << level;
+}
+
+static stream* engine_pop(engine* e) {
+  if (!e->occupied) return NULL;
+  int level = __builtin_ctz(e->occupied);
+  stream* s = e->first[level];
+  e->first[level] = s->next_ready;
+  if (!e->first[level]) e->occupied &= ~(1u << level);
+  return s;
+}
+
+//===-- Completion ----------------------------------------------------------------------------===//
+
+static void advance_later(stream* s) {
+  s->next_to_advance = state.to_advance;
+  state.to_advance = s;
+}
+
+static void wake_streams(stream* s) {
+  for (stream** link = &s->waiters; *link;) {
+    stream* waiting = *link;
+    if (stream_is_done(s, waiting->first->wait.position)) {
+      *link = waiting->next_waiter;
+      advance_later(waiting);
+    } else {
+      link = &waiting->next_waiter;
+    }
+  }
+}
+
+static void wake_host(stream* s) {
+  for (waiter** link = &s->host_waiters; *link;) {
+    waiter* w = *link;
+    if (stream_is_done(s, w->position)) {
+      *link = w->next;
+      w->is_done = true;
+      pthread_cond_signal(w->wake);
+    } else {
+      link = &w->next;
+    }
+  }
+}
+
+static void complete_first(stream* s) {
+  op* o = s->first;
+  s->first = o->next;
+  if (!s->first) s->last = NULL;
+  --s->queued;
+  --s->device->queued;
+  s->completed = s->first ? s->first->position - 1 : s->submitted;
+  sim_op_release(o);
+  wake_host(s);
+  wake_streams(s);
+}
+
+static void start_worker(engine* e);
+
+static void make_ready(stream* s) {
+  engine* e = engine_of(s);
+  s->state = STREAM_READY;
+  engine_push(e, s);
+  if (is_eager() || state.is_quiet) return;
+  if (!e->has_worker) {
+    start_worker(e);
+  } else if (e->is_resting) {
+    pthread_cond_signal(&e->wake);
+  }
+}
+
+// Whether the first op of `s` is a wait that has to go on.
+static bool must_wait(const stream* s) {
+  const op* o = s->first;
+  return o->kind == OP_WAIT && !stream_is_done(o->wait.target, o->wait.position);
+}
+
+// Brings `s` to its first op that somebody has to run or that has to wait.
+static void advance_one(stream* s) {
+  while (s->first) {
+    if (must_wait(s)) {
+      stream* target = s->first->wait.target;
+      s->state = STREAM_WAITING;
+      s->next_waiter = target->waiters;
+      target->waiters = s;
+      return;
+    }
+    if (s->first->kind != OP_WAIT && s->first->kind != OP_RECORD) {
+      make_ready(s);
+      return;
+    }
+    if (s->first->kind == OP_RECORD) {
+      sim_event_stamp(s->first->record.event, s->first->record.serial);
+    }
+    complete_first(s);
+  }
+  s->state = STREAM_IDLE;
+  if (s->is_closed) sim_stream_recycle(s);
+}
+
+// The streams that this sets free are advanced one after the other, not inside each other: chains
+// of waits may be long.
+static void advance(stream* s) {
+  advance_later(s);
+  while (state.to_advance) {
+    stream* next = state.to_advance;
+    state.to_advance = next->next_to_advance;
+    advance_one(next);
+  }
+}
+
+//===-- Running -------------------------------------------------------------------------------===//
+
+// Runs the first op of the first stream. A broken device completes its work without doing it.
+static bool run_next(engine* e) {
+  stream* s = engine_pop(e);
+  if (!s) return false;
+  s->state = STREAM_RUNNING;
+  const op* o = s->first;
+  bool is_copy = o->kind != OP_HOST;
+  if (!s->device->broken) {
+    state.copies += is_copy;
+    sim_unlock();
+    sim_op_run(o);
+    sim_lock();
+    state.copies -= is_copy;
+    if (state.is_stopping) pthread_cond_broadcast(&state.change);
+  }
+  complete_first(s);
+  advance(s);
+  return true;
+}
+
+// Waits for work; false when there was none for long.
+static bool rest(engine* e) {
+  e->is_resting = true;
+  bool woken = sim_wait_ms(&e->wake, REST_MS);
+  e->is_resting = false;
+  return woken || e->occupied;
+}
+
+static void* work(void* argument) {
+  engine* e = argument;
+  sim_lock();
+  while (!state.is_stopping && (run_next(e) || rest(e))) {
+  }
+  e->has_worker = false;
+  --state.workers;
+  pthread_cond_broadcast(&state.change);
+  sim_unlock();
+  return NULL;
+}
+
+// The program's signals are not delivered to workers.
+static void start_worker(engine* e) {
+  if (state.is_stopping) return;
+  sigset_t all;
+  sigset_t before;
+  pthread_t thread;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  e->has_worker = pthread_create(&thread, NULL, work, e) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (!e->has_worker) return;  // whoever waits does the work
+  pthread_detach(thread);
+  ++state.workers;
+}
+
+// Runs one thing that a waiting thread of the program may run.
+static bool help(device* d) {
+  if (is_eager()) return run_next(&state.eager);
+  return run_next(d->copies) || (!d->host_functions->has_worker && run_next(d->host_functions));
+}
+
+void sim_scheduler_stop(bool all) {
+  state.is_stopping = true;
+  for (int i = 0; i < sim_device_count(); ++i) {
+    pthread_cond_signal(&sim_engine_of(i, ENGINE_COPIES)->wake);
+    pthread_cond_signal(&sim_engine_of(i, ENGINE_HOST_FUNCTIONS)->wake);
+  }
+  while (state.copies || (all && state.workers)) sim_wait(&state.change);
+  if (all) state.is_stopping = false;
+}
+
+//===-- Submitting and waiting ----------------------------------------------------------------===//
+
+bool sim_scheduler_make_room(stream* s) {
+  if (s->queued < QUEUE_LIMIT) return false;
+  sim_scheduler_wait(s, s->completed + (s->submitted - s->completed) / 2 + 1);
+  return true;
+}
+
+static void append(stream* s, op* o) {
+  o->stream = s;
+  o->position = ++s->submitted;
+  if (s != s->device->legacy && stream_is_blocking(s)) ++s->device->blocking_serial;
+  if (s->last) {
+    s->last->next = o;
+  } else {
+    s->first = o;
+  }
+  s->last = o;
+  ++s->queued;
+  ++s->device->queued;
+}
+
+// In eager mode, runs all that is ready, whoever submitted it: its owner may be asleep.
+static void drain(void) {
+  while (run_next(&state.eager)) {
+  }
+}
+
+void sim_scheduler_submit(stream* s, op* o, bool soon) {
+  bool may_run = o->kind != OP_WAIT && o->kind != OP_RECORD;
+  append(s, o);
+  uint64_t position = o->position;
+  if (s->state == STREAM_IDLE) {
+    state.is_quiet = soon;
+    advance(s);
+    state.is_quiet = false;
+  }
+  if (!is_eager() || !may_run) return;
+  drain();
+  sim_scheduler_wait(s, position);
+}
+
+void sim_scheduler_wait(stream* s, uint64_t position) {
+  if (stream_is_done(s, position)) return;
+  device* d = s->device;
+  waiter w = {.next = s->host_waiters, .position = position, .wake = &sim_thread()->wake};
+  s->host_waiters = &w;
+  while (!w.is_done) {
+    if (!help(d)) sim_wait(w.wake);
+  }
+  if (is_eager()) drain();
+}

@@ -1,0 +1,61 @@
+// Who runs the work that streams have ready, and when.
+//
+// `threads`: each device has up to two workers, one for copies and fills and one for host
+// functions, so that a host function that blocks holds up its stream only. They start when there is
+// work, end when there has been none for a while, and never wait for another stream: a stream that
+// does is simply not ready. A thread of the program that waits helps with copies and fills.
+//
+// `eager`: the submitting thread runs what it submits, before its call returns.
+//
+// Guarded by the runtime's lock, which is released while an op runs and while the host waits.
+#ifndef CUDASIM_SCHEDULER_H_
+#define CUDASIM_SCHEDULER_H_
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cudasim/op.h"
+#include "cudasim/stream.h"
+
+#define PRIORITIES (STREAM_LOWEST_PRIORITY - STREAM_HIGHEST_PRIORITY + 1)
+
+// Streams that have the same kind of work ready, by priority and in the order they became ready,
+// and the worker for it.
+typedef struct engine {
+  stream* first[PRIORITIES];
+  stream* last[PRIORITIES];
+  unsigned
+      occupied;  // a bit per priority that has streams, the lowest bit for the highest priority
+  bool has_worker;
+  bool is_resting;  // the worker waits for `wake`
+  pthread_cond_t wake;
+} engine;
+
+typedef enum schedule {
+  SCHEDULE_THREADS,
+  SCHEDULE_EAGER,
+} schedule;
+
+// The two engines of a device. They stay when the device is closed: a worker may rest there.
+typedef enum engine_kind {
+  ENGINE_COPIES,
+  ENGINE_HOST_FUNCTIONS,
+} engine_kind;
+
+engine* sim_engine_of(int id, engine_kind kind);
+
+// Waits if `s` has no room for one more op of the program: a queue is bounded. Whether it waited,
+// so that another thread may have changed anything.
+bool sim_scheduler_make_room(stream* s);
+
+// Queues `o` in `s` and lets it run; `soon` says that the caller is about to wait for it.
+void sim_scheduler_submit(stream* s, op* o, bool soon);
+
+// Waits until `s` has completed `position`.
+void sim_scheduler_wait(stream* s, uint64_t position);
+
+// Ends the workers and waits for them; those in a host function are waited for only if `all`.
+void sim_scheduler_stop(bool all);
+
+#endif  // CUDASIM_SCHEDULER_H_

@@ -1,0 +1,208 @@
+// The calls on streams.
+
+#include <stddef.h>
+
+#include "cudasim/device.h"
+#include "cudasim/handle.h"
+#include "cudasim/pool.h"
+#include "cudasim/runtime.h"
+#include "cudasim/scheduler.h"
+#include "cudasim/stream.h"
+
+static cudaError_t create(device* d, cudaStream_t* out, unsigned flags, int priority) {
+  if (!out || flags & ~(unsigned)cudaStreamNonBlocking) return cudaErrorInvalidValue;
+  if (priority < STREAM_HIGHEST_PRIORITY) priority = STREAM_HIGHEST_PRIORITY;
+  if (priority > STREAM_LOWEST_PRIORITY) priority = STREAM_LOWEST_PRIORITY;
+  stream* s = sim_stream_create(d, flags, priority);
+  if (!s) return cudaErrorMemoryAllocation;
+  *out = s->handle;
+  return cudaSuccess;
+}
+
+static cudaError_t destroy(cudaStream_t handle) {
+  stream* s = sim_handle_object(HANDLE_STREAM, handle);
+  if (!s) return cudaErrorInvalidResourceHandle;
+  sim_stream_close(s);
+  return cudaSuccess;
+}
+
+// A usable stream, and why not.
+static stream* usable(device* current, cudaStream_t handle, cudaError_t* error) {
+  stream* s = sim_stream_of(current, handle);
+  *error = s ? s->device->broken : cudaErrorInvalidResourceHandle;
+  return *error ? NULL : s;
+}
+
+//===-- Waiting -------------------------------------------------------------------------------===//
+
+static cudaError_t query(device* current, cudaStream_t handle) {
+  cudaError_t error;
+  stream* s = usable(current, handle, &error);
+  if (!s) return error;
+  // To ask the legacy stream is to ask all that it is behind.
+  if (s == s->device->legacy) error = sim_stream_enter(s);
+  if (error) return error;
+  return stream_is_done(s, s->submitted) ? cudaSuccess : cudaErrorNotReady;
+}
+
+static cudaError_t synchronize(device* current, cudaStream_t handle) {
+  cudaError_t error;
+  stream* s = usable(current, handle, &error);
+  if (!s) return error;
+  device* d = s->device;
+  if (s == d->legacy) error = sim_stream_enter(s);
+  if (error) return error;
+  uint64_t position = s->submitted;
+  sim_scheduler_wait(s, position);
+  if (s->device == d) sim_stream_observe(s, position);  // unless it was destroyed meanwhile
+  sim_pool_trim_to_thresholds(d);
+  return d->broken;
+}
+
+//===-- Host functions ------------------------------------------------------------------------===//
+
+static cudaError_t launch(device* current, cudaStream_t handle, cudaHostFn_t function,
+                          void* argument) {
+  if (!function) return cudaErrorInvalidValue;
+  cudaError_t error;
+  stream* s = sim_stream_for_work(current, handle, &error);
+  if (!s) return error;
+  op* o = sim_op_create(OP_HOST);
+  if (!o) return cudaErrorMemoryAllocation;
+  o->host.function = function;
+  o->host.argument = argument;
+  ++s->device->statistics.host_functions;
+  sim_scheduler_submit(s, o, false);
+  return cudaSuccess;
+}
+
+//===-- Questions -----------------------------------------------------------------------------===//
+
+typedef enum property {
+  PRIORITY,
+  FLAGS,
+  ID,
+  DEVICE,
+} property;
+
+static cudaError_t get(device* current, cudaStream_t handle, property what, void* out) {
+  cudaError_t error;
+  const stream* s = usable(current, handle, &error);
+  if (!s) return error;
+  if (!out) return cudaErrorInvalidValue;
+  switch (what) {
+    case PRIORITY:
+      *(int*)out = s->priority;
+      break;
+    case FLAGS:
+      *(unsigned*)out = s->flags;
+      break;
+    case ID:
+      *(unsigned long long*)out = s->id;
+      break;
+    case DEVICE:
+      *(int*)out = s->device->id;
+      break;
+  }
+  return cudaSuccess;
+}
+
+static cudaError_t refuse_capture(device* current, cudaStream_t handle) {
+  cudaError_t error;
+  if (!usable(current, handle, &error)) return error;
+  return sim_refuse(cudaErrorNotSupported, "cudasim captures no streams");
+}
+
+static cudaError_t get_capture(device* current, cudaStream_t handle,
+                               enum cudaStreamCaptureStatus* status) {
+  cudaError_t error;
+  if (!usable(current, handle, &error)) return error;
+  if (!status) return cudaErrorInvalidValue;
+  *status = cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+static cudaError_t exchange_capture_mode(enum cudaStreamCaptureMode* mode) {
+  if (!mode || *mode > cudaStreamCaptureModeRelaxed) return cudaErrorInvalidValue;
+  enum cudaStreamCaptureMode before = sim_thread()->capture_mode;
+  sim_thread()->capture_mode = *mode;
+  *mode = before;
+  return cudaSuccess;
+}
+
+//===-- The API -------------------------------------------------------------------------------===//
+
+cudaError_t cudaStreamCreate(cudaStream_t* pStream) {
+  CALL(cudaStreamCreate, create(frame.device, pStream, cudaStreamDefault, 0));
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* pStream, unsigned int flags) {
+  CALL(cudaStreamCreateWithFlags, create(frame.device, pStream, flags, 0));
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* pStream, unsigned int flags, int priority) {
+  CALL(cudaStreamCreateWithPriority, create(frame.device, pStream, flags, priority));
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t hStream) { CALL(cudaStreamDestroy, destroy(hStream)); }
+
+cudaError_t cudaStreamQuery(cudaStream_t hStream) {
+  CALL(cudaStreamQuery, query(frame.device, hStream));
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t hStream) {
+  CALL(cudaStreamSynchronize, synchronize(frame.device, hStream));
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t hStream, cudaHostFn_t fn, void* userData) {
+  CALL(cudaLaunchHostFunc, launch(frame.device, hStream, fn, userData));
+}
+
+cudaError_t cudaStreamGetPriority(cudaStream_t hStream, int* priority) {
+  CALL(cudaStreamGetPriority, get(frame.device, hStream, PRIORITY, priority));
+}
+
+cudaError_t cudaStreamGetFlags(cudaStream_t hStream, unsigned int* flags) {
+  CALL(cudaStreamGetFlags, get(frame.device, hStream, FLAGS, flags));
+}
+
+cudaError_t cudaStreamGetId(cudaStream_t hStream, unsigned long long* streamId) {
+  CALL(cudaStreamGetId, get(frame.device, hStream, ID, streamId));
+}
+
+cudaError_t cudaStreamGetDevice(cudaStream_t hStream, int* id) {
+  CALL(cudaStreamGetDevice, get(frame.device, hStream, DEVICE, id));
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t hStream, enum cudaStreamCaptureMode mode) {
+  (void)mode;
+  CALL(cudaStreamBeginCapture, refuse_capture(frame.device, hStream));
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t hStream, cudaGraph_t* pGraph) {
+  if (pGraph) *pGraph = NULL;
+  CALL(cudaStreamEndCapture, refuse_capture(frame.device, hStream));
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t hStream,
+                                  enum cudaStreamCaptureStatus* pCaptureStatus) {
+  CALL(cudaStreamIsCapturing, get_capture(frame.device, hStream, pCaptureStatus));
+}
+
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t hStream,
+                                     enum cudaStreamCaptureStatus* captureStatus_out,
+                                     unsigned long long* id_out, cudaGraph_t* graph_out,
+                                     const cudaGraphNode_t** dependencies_out,
+                                     const cudaGraphEdgeData** edgeData_out,
+                                     size_t* numDependencies_out) {
+  if (id_out) *id_out = 0;
+  if (graph_out) *graph_out = NULL;
+  if (dependencies_out) *dependencies_out = NULL;
+  if (edgeData_out) *edgeData_out = NULL;
+  if (numDependencies_out) *numDependencies_out = 0;
+  CALL(cudaStreamGetCaptureInfo, get_capture(frame.device, hStream, captureStatus_out));
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode) {
+  PLAIN_CALL(cudaThreadExchangeStreamCaptureMode, exchange_capture_mode(mode));
+}
