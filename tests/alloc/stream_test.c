@@ -1,0 +1,330 @@
+#include "tm/alloc/stream.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <cuda_runtime_api.h>
+#include <string.h>
+
+#include "tests/support/failing.h"
+#include "tests/support/gate.h"
+#include "tests/support/machine.h"
+#include "tm/alloc/event.h"
+
+static void setup(int devices) {
+  machine_configure(devices, "64MiB");
+  machine_require_devices(devices);
+}
+
+static tm_stream* create(int32_t id) {
+  tm_stream* stream = tm_stream_create(id, 0);
+  cr_assert(stream != NULL, "%s", tm_last_error()->message);
+  return stream;
+}
+
+static bool is_done(tm_stream* stream) {
+  bool done = false;
+  cr_assert(eq(int, tm_stream_query(stream, &done), TM_OK), "%s", tm_last_error()->message);
+  return done;
+}
+
+//===-- What it is --------------------------------------------------------------===//
+
+Test(stream, a_created_stream_is_non_blocking_and_of_its_device) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  cr_expect(tm_device_equal(tm_stream_device(stream), (tm_device){TM_DEVICE, 0}));
+  unsigned flags = 0;
+  cr_assert(cudaStreamGetFlags(tm_stream_handle(stream), &flags) == cudaSuccess);
+  cr_expect(eq(uint, flags, cudaStreamNonBlocking));
+  bool capturing = true;
+  cr_expect(eq(int, tm_stream_is_capturing(stream, &capturing), TM_OK));
+  cr_expect(not(capturing));
+}
+
+Test(stream, a_priority_is_what_cuda_makes_of_it) {
+  setup(1);
+  int least = 0;
+  int greatest = 0;
+  cr_assert(cudaDeviceGetStreamPriorityRange(&least, &greatest) == cudaSuccess);
+  tm_auto_stream first = tm_stream_create(0, greatest);
+  tm_auto_stream clamped = tm_stream_create(0, greatest - 100);
+  tm_auto_stream last = tm_stream_create(0, least);
+  int priority = 77;
+  cr_expect(eq(int, tm_stream_priority(first, &priority), TM_OK));
+  cr_expect(eq(int, priority, greatest));
+  cr_expect(eq(int, tm_stream_priority(clamped, &priority), TM_OK));
+  cr_expect(eq(int, priority, greatest));
+  cr_expect(eq(int, tm_stream_priority(last, &priority), TM_OK));
+  cr_expect(eq(int, priority, least));
+}
+
+Test(stream, equal_is_the_same_queue) {
+  setup(2);
+  tm_auto_stream stream = create(0);
+  tm_auto_stream other = create(0);
+  tm_auto_stream again = tm_stream_adopt(tm_stream_handle(stream), 0);
+  tm_auto_stream legacy = tm_stream_adopt(NULL, 0);
+  tm_auto_stream legacy_again = tm_stream_adopt(cudaStreamLegacy, 0);
+  tm_auto_stream legacy_elsewhere = tm_stream_adopt(NULL, 1);
+  cr_expect(tm_stream_equal(stream, stream));
+  cr_expect(tm_stream_equal(stream, again));
+  cr_expect(not(tm_stream_equal(stream, other)));
+  cr_expect(tm_stream_equal(legacy, legacy_again));
+  cr_expect(not(tm_stream_equal(legacy, legacy_elsewhere)));
+  cr_expect(tm_stream_equal(NULL, NULL));
+  cr_expect(not(tm_stream_equal(stream, NULL)));
+  cr_assert(eq(int, tm_stream_disown(legacy), TM_OK));
+  cr_assert(eq(int, tm_stream_disown(legacy_again), TM_OK));
+  cr_expect(not(tm_stream_equal(legacy, legacy_again)));
+  cr_expect(tm_stream_equal(legacy, legacy));
+}
+
+Test(stream, retain_and_release_count) {
+  setup(1);
+  tm_stream* stream = create(0);
+  cr_expect(eq(ptr, tm_stream_retain(stream), stream));
+  tm_stream_release(stream);
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+  tm_stream_release(stream);
+  cr_expect(eq(ptr, tm_stream_retain(NULL), NULL));
+  tm_stream_release(NULL);
+}
+
+Test(stream, a_released_stream_finishes_its_work) {
+  setup(1);
+  tm_stream* stream = create(0);
+  tm_auto_event event = tm_event_create(0, false);
+  gate g;
+  gate_close(&g, stream);
+  cr_assert(eq(int, tm_event_record(event, stream), TM_OK));
+  tm_stream_release(stream);  // does not wait for the gate
+  gate_open(&g);
+  cr_expect(eq(int, tm_event_sync(event), TM_OK));
+}
+
+//===-- Errors ------------------------------------------------------------------===//
+
+Test(stream, null_is_an_error_and_never_a_crash) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  tm_auto_event event = tm_event_create(0, false);
+  int priority = 5;
+  bool flag = true;
+  tm_clear_error();
+  cr_expect(eq(int, tm_stream_sync(NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_query(NULL, &flag), TM_ERR_INVALID));
+  cr_expect(not(flag));
+  flag = true;
+  cr_expect(eq(int, tm_stream_is_capturing(NULL, &flag), TM_ERR_INVALID));
+  cr_expect(not(flag));
+  cr_expect(eq(int, tm_stream_priority(NULL, &priority), TM_ERR_INVALID));
+  cr_expect(eq(int, priority, 0));
+  cr_expect(eq(int, tm_stream_wait(NULL, event), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait(stream, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait_stream(NULL, stream), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait_stream(stream, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_disown(NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_call_host(stream, NULL, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_query(stream, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_is_capturing(stream, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_priority(stream, NULL), TM_ERR_INVALID));
+  cr_expect(eq(ptr, tm_stream_handle(NULL), NULL));
+  cr_expect(tm_device_equal(tm_stream_device(NULL), (tm_device){TM_CPU, 0}));
+}
+
+Test(stream, a_device_that_is_not_there_is_out_of_range) {
+  setup(1);
+  static const int32_t ids[] = {-1, 63, 64, 1000000};
+  for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    tm_clear_error();
+    cr_expect(eq(ptr, tm_stream_create(ids[i], 0), NULL));
+    cr_expect(eq(int, tm_last_status(), TM_ERR_OUT_OF_RANGE), "%d: %s", (int)ids[i],
+              tm_last_error()->message);
+    cr_expect(eq(ptr, tm_stream_adopt(NULL, ids[i]), NULL));
+    cr_expect(eq(int, tm_last_status(), TM_ERR_OUT_OF_RANGE));
+  }
+  cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
+}
+
+Test(stream, a_failure_names_the_call_and_cudas_error_and_clears_it) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  machine_fail("cudaStreamSynchronize", 1, 1, cudaErrorInvalidResourceHandle);
+  cr_expect(eq(int, tm_stream_sync(stream), TM_ERR_CUDA));
+  const char* message = tm_last_error()->message;
+  cr_expect(strstr(message, "cudaStreamSynchronize") != NULL, "%s", message);
+  cr_expect(strstr(message, "cudaErrorInvalidResourceHandle") != NULL, "%s", message);
+  cr_expect(strstr(message, cudaGetErrorString(cudaErrorInvalidResourceHandle)) != NULL);
+  cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
+}
+
+//===-- Adopted streams ---------------------------------------------------------===//
+
+Test(stream, an_adopted_stream_is_used_and_not_destroyed) {
+  setup(1);
+  cudaStream_t foreign;
+  cr_assert(cudaStreamCreate(&foreign) == cudaSuccess);
+  tm_stream* stream = tm_stream_adopt(foreign, 0);
+  cr_assert(stream != NULL, "%s", tm_last_error()->message);
+  cr_expect(eq(ptr, tm_stream_handle(stream), foreign));
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+  tm_stream_release(stream);
+  cr_expect(cudaStreamSynchronize(foreign) == cudaSuccess);
+  cr_expect(cudaStreamDestroy(foreign) == cudaSuccess);
+}
+
+Test(stream, a_stream_of_another_device_is_not_adopted) {
+  setup(2);
+  tm_auto_stream stream = create(1);
+  cr_expect(eq(ptr, tm_stream_adopt(tm_stream_handle(stream), 0), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
+}
+
+Test(stream, the_default_streams_are_those_of_the_device_named) {
+  setup(2);
+  static const cudaStream_t handles[] = {0, cudaStreamLegacy, cudaStreamPerThread};
+  for (size_t i = 0; i < 3; i++) {
+    tm_auto_stream stream = tm_stream_adopt(handles[i], 1);
+    cr_assert(stream != NULL, "%s", tm_last_error()->message);
+    cr_expect(tm_device_equal(tm_stream_device(stream), (tm_device){TM_DEVICE, 1}));
+    tm_auto_event event = tm_event_create(1, false);
+    gate g;
+    gate_close(&g, stream);
+    cr_expect(eq(int, tm_event_record(event, stream), TM_OK));
+    cr_assert(cudaSetDevice(1) == cudaSuccess);
+    cr_expect(eq(int, cudaStreamQuery(i == 2 ? cudaStreamPerThread : cudaStreamLegacy),
+                 cudaErrorNotReady));
+    (void)cudaGetLastError();
+    cr_assert(cudaSetDevice(0) == cudaSuccess);
+    cr_expect(not(is_done(stream)));
+    gate_open(&g);
+    cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+    cr_expect(is_done(stream));
+  }
+}
+
+Test(stream, a_disowned_stream_is_let_go_of) {
+  setup(1);
+  cudaStream_t foreign;
+  cr_assert(cudaStreamCreate(&foreign) == cudaSuccess);
+  tm_auto_stream stream = tm_stream_adopt(foreign, 0);
+  tm_auto_stream other = create(0);
+  tm_auto_event event = tm_event_create(0, false);
+  cr_assert(eq(int, tm_stream_disown(stream), TM_OK));
+  cr_assert(cudaStreamDestroy(foreign) == cudaSuccess);
+  bool flag = true;
+  int priority = 1;
+  cr_expect(eq(ptr, tm_stream_handle(stream), NULL));
+  cr_expect(eq(int, tm_stream_sync(stream), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_query(stream, &flag), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait(stream, event), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait_stream(stream, other), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait_stream(other, stream), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_priority(stream, &priority), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_event_record(event, stream), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_disown(stream), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_disown(other), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_sync(other), TM_OK));
+}
+
+//===-- Order -------------------------------------------------------------------===//
+
+static void note(void* user) { __atomic_store_n((int*)user, 1, __ATOMIC_RELEASE); }
+
+Test(stream, host_functions_run_in_order) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  int ran = 0;
+  gate g;
+  gate_close(&g, stream);
+  cr_assert(eq(int, tm_stream_call_host(stream, note, &ran), TM_OK));
+  cr_expect(not(is_done(stream)));
+  cr_expect(eq(int, __atomic_load_n(&ran, __ATOMIC_ACQUIRE), 0));
+  gate_open(&g);
+  cr_assert(eq(int, tm_stream_sync(stream), TM_OK));
+  cr_expect(eq(int, __atomic_load_n(&ran, __ATOMIC_ACQUIRE), 1));
+  cr_expect(is_done(stream));
+  cr_expect(eq(int, cudaGetLastError(), cudaSuccess));  // also after "not ready"
+}
+
+static void expect_waits(tm_stream* waiting, tm_stream* other) {
+  int ran = 0;
+  gate g;
+  gate_close(&g, other);
+  cr_assert(eq(int, tm_stream_wait_stream(waiting, other), TM_OK), "%s", tm_last_error()->message);
+  cr_assert(eq(int, tm_stream_call_host(waiting, note, &ran), TM_OK));
+  cr_expect(not(is_done(waiting)));
+  cr_expect(eq(int, __atomic_load_n(&ran, __ATOMIC_ACQUIRE), 0));
+  gate_open(&g);
+  cr_assert(eq(int, tm_stream_sync(waiting), TM_OK));
+  cr_expect(eq(int, __atomic_load_n(&ran, __ATOMIC_ACQUIRE), 1));
+}
+
+Test(stream, a_stream_waits_for_another_also_of_another_device) {
+  setup(2);
+  tm_auto_stream first = create(0);
+  tm_auto_stream second = create(0);
+  tm_auto_stream elsewhere = create(1);
+  expect_waits(second, first);
+  expect_waits(first, second);
+  expect_waits(elsewhere, first);
+  expect_waits(first, elsewhere);
+  cr_expect(eq(int, tm_stream_wait_stream(first, first), TM_OK));
+}
+
+Test(stream, what_is_queued_later_is_not_waited_for) {
+  setup(1);
+  tm_auto_stream waiting = create(0);
+  tm_auto_stream other = create(0);
+  cr_assert(eq(int, tm_stream_wait_stream(waiting, other), TM_OK));
+  gate g;
+  gate_close(&g, other);
+  cr_expect(eq(int, tm_stream_sync(waiting), TM_OK));
+  gate_open(&g);
+  cr_expect(eq(int, tm_stream_sync(other), TM_OK));
+}
+
+Test(stream, a_captured_stream_is_not_disturbed) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  machine_fail("cudaStreamIsCapturing", 1, 0, cudaErrorStreamCaptureImplicit);
+  machine_fail("cudaStreamSynchronize", 1, 0, cudaErrorStreamCaptureUnsupported);
+  machine_fail("cudaStreamQuery", 1, 0, cudaErrorStreamCaptureUnsupported);
+  bool flag = false;
+  cr_expect(eq(int, tm_stream_is_capturing(stream, &flag), TM_OK));
+  cr_expect(flag);
+  cr_expect(eq(int, tm_stream_sync(stream), TM_ERR_CAPTURING));
+  cr_expect(strstr(tm_last_error()->message, "captured") != NULL, "%s", tm_last_error()->message);
+  cr_expect(eq(int, tm_stream_query(stream, &flag), TM_ERR_CAPTURING));
+  cr_expect(not(flag));
+  machine_fail_nothing();
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+}
+
+//===-- Failures ----------------------------------------------------------------===//
+
+static tm_status create_and_order(tm_allocator* upstream) {
+  (void)upstream;
+  tm_auto_stream first = tm_stream_create(0, 0);
+  tm_auto_stream second = first ? tm_stream_create(0, 0) : NULL;
+  if (!second) {
+    return tm_last_status();
+  }
+  TM_TRY(tm_stream_wait_stream(second, first));
+  tm_auto_stream adopted = tm_stream_adopt(tm_stream_handle(second), 0);
+  if (!adopted) {
+    return tm_last_status();
+  }
+  TM_TRY(tm_stream_disown(adopted));
+  return tm_stream_sync(second);
+}
+
+Test(stream, survives_every_failure) {
+  setup(1);
+  expect_survives_every_failure(create_and_order);
+}
+
+Test(stream, survives_every_cuda_failure) {
+  setup(1);
+  expect_survives_every_cuda_failure(create_and_order);
+}
