@@ -1,0 +1,351 @@
+#include "tm/tensor/copy.h"
+
+#include <string.h>
+
+#include "tensor/copy_plan.h"
+#include "alloc/cuda_runtime.h"
+#include "tm/context/context.h"
+#include "tm/tensor/dry.h"
+#include "tensor/memory.h"
+
+//===-- Checks ------------------------------------------------------------===//
+
+static bool is_on_host(const tm_tensor* tensor) { return tensor->device.type != TM_DEVICE; }
+
+static size_t bytes_reached(const tm_tensor* tensor) {
+  size_t bytes = 0;
+  (void)!tm_dtype_bytes(tm_dtype_of(tensor), tm_layout_cosize(&tensor->layout), &bytes);
+  return bytes;
+}
+
+// Whether two tensors reach a common byte, or may: what lies between their elements counts. Dry
+// addresses mean something within their own storage only.
+static bool may_overlap(const tm_tensor* a, const tm_tensor* b) {
+  if (tm_is_dry(a) || tm_is_dry(b)) {
+    if (a->storage != b->storage) {
+      return false;
+    }
+  } else if (is_on_host(a) != is_on_host(b)) {
+    return false;
+  }
+  const uintptr_t a_begin = (uintptr_t)a->data;
+  const uintptr_t b_begin = (uintptr_t)b->data;
+  return a_begin < b_begin + bytes_reached(b) && b_begin < a_begin + bytes_reached(a);
+}
+
+static TM_COLD tm_status mismatch(const tm_tensor* source, const tm_tensor* destination) {
+  const tm_shape from = tm_shape_of(source);
+  const tm_shape to = tm_shape_of(destination);
+  char from_text[TM_SHAPE_TEXT_SIZE];
+  char to_text[TM_SHAPE_TEXT_SIZE];
+  tm_shape_text(&from, from_text, sizeof from_text);
+  tm_shape_text(&to, to_text, sizeof to_text);
+  return TM_RAISE(TM_ERR_INVALID, "copy of %s %s to %s %s: not the same",
+                  tm_dtype_name(tm_dtype_of(source)), from_text,
+                  tm_dtype_name(tm_dtype_of(destination)), to_text);
+}
+
+static bool same_shape(const tm_layout* a, const tm_layout* b) {
+  bool same = a->ranked == b->ranked;
+  for (int32_t i = 0; same && i < tm_layout_rank(a); i++) {
+    same = a->shape[i] == b->shape[i];
+  }
+  return same;
+}
+
+static tm_status check_writable(const tm_tensor* destination) {
+  if (!tm_layout_is_injective(&destination->layout)) {
+    char text[TM_LAYOUT_TEXT_SIZE];
+    tm_layout_text(&destination->layout, text, sizeof text);
+    return TM_RAISE(TM_ERR_INVALID, "write to %s: its elements may overlap each other", text);
+  }
+  return TM_OK;
+}
+
+static tm_status check_pair(const tm_tensor* source, const tm_tensor* destination) {
+  if (!tm_ok(source) || !tm_ok(destination)) {
+    return TM_NULL_HANDLE(tm_ok(source) ? "the destination of a copy" : "the source of a copy");
+  }
+  if (source->dtype != destination->dtype || !same_shape(&source->layout, &destination->layout)) {
+    return mismatch(source, destination);
+  }
+  TM_TRY(check_writable(destination));
+  if (may_overlap(source, destination)) {
+    return TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes at %p to %zu bytes at %p: they overlap",
+                    bytes_reached(source), source->data, bytes_reached(destination),
+                    destination->data);
+  }
+  return TM_OK;
+}
+
+//===-- On the host -------------------------------------------------------===//
+
+// Copies `count` runs.
+static void copy_runs(const char* source, int64_t source_step, char* destination,
+                      int64_t destination_step, int64_t count, size_t run) {
+  switch (run) {
+// A size that the compiler knows is a load and a store instead of a call.
+#define COPY_RUNS_OF(size)                                      \
+  case size:                                                    \
+    for (; count > 0; count--) {                                \
+      memcpy(destination, source, size);                        \
+      source += source_step;                                    \
+      destination += destination_step;                          \
+    }                                                           \
+    break
+    COPY_RUNS_OF(1);
+    COPY_RUNS_OF(2);
+    COPY_RUNS_OF(4);
+    COPY_RUNS_OF(8);
+#undef COPY_RUNS_OF
+    default:
+      for (; count > 0; count--) {
+        memcpy(destination, source, run);
+        source += source_step;
+        destination += destination_step;
+      }
+  }
+}
+
+static void copy_loops(const tm_copy_plan_* plan, int32_t loop, const char* source,
+                       char* destination) {
+  if (plan->rank == 0) {
+    memcpy(destination, source, plan->run);
+    return;
+  }
+  if (loop == plan->rank - 1) {
+    copy_runs(source, plan->source[loop], destination, plan->destination[loop], plan->count[loop],
+              plan->run);
+    return;
+  }
+  for (int64_t i = 0; i < plan->count[loop]; i++) {
+    copy_loops(plan, loop + 1, source + i * plan->source[loop],
+               destination + i * plan->destination[loop]);
+  }
+}
+
+static void fill_loops(const tm_copy_plan_* plan, int32_t loop, uint8_t value, char* destination) {
+  if (loop == plan->rank) {
+    memset(destination, value, plan->run);
+    return;
+  }
+  for (int64_t i = 0; i < plan->count[loop]; i++) {
+    fill_loops(plan, loop + 1, value, destination + i * plan->destination[loop]);
+  }
+}
+
+//===-- On a stream -------------------------------------------------------===//
+
+enum { MAXIMUM_PITCH = INT32_MAX };  // bytes; what CUDA devices report
+
+// Whether one side of a plan is what a 2D or 3D call describes: rows of `run` bytes, `step[last]`
+// apart, in planes that are whole numbers of rows apart.
+static bool is_pitched(const tm_copy_plan_* plan, const int64_t* step) {
+  if (plan->rank == 0) {
+    return true;
+  }
+  const int32_t row = plan->rank - 1;
+  if (plan->rank > 2 || step[row] < (int64_t)plan->run || step[row] > MAXIMUM_PITCH) {
+    return false;
+  }
+  return row == 0 || (step[0] % step[row] == 0 && step[0] / step[row] >= plan->count[row]);
+}
+
+static TM_COLD tm_status not_pitched(const tm_tensor* source, const tm_tensor* destination) {
+  char from[TM_LAYOUT_TEXT_SIZE];
+  char to[TM_LAYOUT_TEXT_SIZE];
+  tm_layout_text(&source->layout, from, sizeof from);
+  tm_layout_text(&destination->layout, to, sizeof to);
+  return TM_RAISE(TM_ERR_UNAVAILABLE,
+                  "device copy from layout %.150s to %.150s: not one 2D or 3D memcpy", from, to);
+}
+
+// A pitched pointer of plans with one or two loops.
+static struct cudaPitchedPtr pitched(const tm_copy_plan_* plan, const int64_t* step, void* data) {
+  const int32_t row = plan->rank - 1;
+  struct cudaPitchedPtr result;
+  result.ptr = data;
+  result.pitch = (size_t)step[row];
+  result.xsize = plan->run;
+  result.ysize = (size_t)(row == 0 ? plan->count[row] : step[0] / step[row]);
+  return result;
+}
+
+static struct cudaExtent extent_of(const tm_copy_plan_* plan) {
+  struct cudaExtent extent;
+  extent.width = plan->run;
+  extent.height = (size_t)plan->count[plan->rank - 1];
+  extent.depth = plan->rank == 2 ? (size_t)plan->count[0] : 1;
+  return extent;
+}
+
+static enum cudaMemcpyKind kind_of(const tm_tensor* source, const tm_tensor* destination) {
+  if (is_on_host(source)) {
+    return cudaMemcpyHostToDevice;
+  }
+  return is_on_host(destination) ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice;
+}
+
+static tm_status enqueue_copy(const tm_tensor* source, const tm_tensor* destination,
+                              const tm_copy_plan_* plan, cudaStream_t stream) {
+  const enum cudaMemcpyKind kind = kind_of(source, destination);
+  if (plan->rank == 0) {
+    TM_TRY_CUDA(cudaMemcpyAsync(destination->data, source->data, plan->run, kind, stream));
+  } else if (plan->rank == 1) {
+    TM_TRY_CUDA(cudaMemcpy2DAsync(destination->data, (size_t)plan->destination[0], source->data,
+                                  (size_t)plan->source[0], plan->run, (size_t)plan->count[0], kind,
+                                  stream));
+  } else {
+    struct cudaMemcpy3DParms parameters;
+    memset(&parameters, 0, sizeof parameters);
+    parameters.srcPtr = pitched(plan, plan->source, source->data);
+    parameters.dstPtr = pitched(plan, plan->destination, destination->data);
+    parameters.extent = extent_of(plan);
+    parameters.kind = kind;
+    TM_TRY_CUDA(cudaMemcpy3DAsync(&parameters, stream));
+  }
+  return TM_OK;
+}
+
+static tm_status enqueue_fill(const tm_tensor* destination, uint8_t value,
+                              const tm_copy_plan_* plan, cudaStream_t stream) {
+  if (plan->rank == 0) {
+    TM_TRY_CUDA(cudaMemsetAsync(destination->data, value, plan->run, stream));
+  } else if (plan->rank == 1) {
+    TM_TRY_CUDA(cudaMemset2DAsync(destination->data, (size_t)plan->destination[0], value, plan->run,
+                                  (size_t)plan->count[0], stream));
+  } else {
+    TM_TRY_CUDA(cudaMemset3DAsync(pitched(plan, plan->destination, destination->data), value,
+                                  extent_of(plan), stream));
+  }
+  return TM_OK;
+}
+
+// The stream that a device operation runs on. A stream without a handle is one that its owner took
+// back: CUDA would take that for the default stream.
+static tm_stream* find_stream(void) {
+  tm_stream* stream = tm_require_stream();
+  if (stream && !tm_stream_handle(stream)) {
+    (void)TM_RAISE(TM_ERR_INVALID, "the current stream was disowned");
+    return NULL;
+  }
+  return stream;
+}
+
+// Has the free of the tensor's memory wait for `stream`. Pageable memory is done with when the
+// runtime's call returns.
+static tm_status record_use(const tm_tensor* tensor, tm_stream* stream) {
+  if (!tensor->storage || tensor->device.type == TM_CPU || tensor->storage->stream == stream) {
+    return TM_OK;
+  }
+  return tm_storage_record_stream(tensor->storage, stream);
+}
+
+// The uses are recorded twice: before, because what a record needs must be there before anything is
+// queued; after, because a record covers what is queued by then.
+static tm_status copy_on_stream(const tm_tensor* source, const tm_tensor* destination,
+                                const tm_copy_plan_* plan) {
+  if (!is_pitched(plan, plan->source) || !is_pitched(plan, plan->destination)) {
+    return not_pitched(source, destination);
+  }
+  tm_stream* stream = find_stream();
+  if (!stream) {
+    return tm_last_status();
+  }
+  TM_TRY(record_use(source, stream));
+  TM_TRY(record_use(destination, stream));
+  {
+    TM_ON_DEVICE(tm_stream_device(stream).id);
+    TM_TRY(enqueue_copy(source, destination, plan, tm_stream_handle(stream)));
+  }
+  TM_TRY(record_use(source, stream));
+  return record_use(destination, stream);
+}
+
+static tm_status fill_on_stream(const tm_tensor* destination, uint8_t value,
+                                const tm_copy_plan_* plan) {
+  if (!is_pitched(plan, plan->destination)) {
+    return not_pitched(destination, destination);
+  }
+  tm_stream* stream = find_stream();
+  if (!stream) {
+    return tm_last_status();
+  }
+  TM_TRY(record_use(destination, stream));
+  {
+    TM_ON_DEVICE(tm_stream_device(stream).id);
+    TM_TRY(enqueue_fill(destination, value, plan, tm_stream_handle(stream)));
+  }
+  return record_use(destination, stream);
+}
+
+//===-- Tensors -----------------------------------------------------------===//
+
+tm_status tm_copy(const tm_tensor* source, const tm_tensor* destination) {
+  TM_TRY(check_pair(source, destination));
+  if (tm_size(source) == 0) {
+    return TM_OK;
+  }
+  tm_copy_plan_ plan;
+  TM_TRY(tm_copy_plan_make_(tm_dtype_of(source), &source->layout, &destination->layout, &plan));
+  if (tm_is_dry(source) || tm_is_dry(destination)) {
+    tm_dry_count_(tm_byte_size(source));
+    return TM_OK;
+  }
+  if (!is_on_host(source) || !is_on_host(destination)) {
+    return copy_on_stream(source, destination, &plan);
+  }
+  copy_loops(&plan, 0, source->data, destination->data);
+  return TM_OK;
+}
+
+tm_status tm_fill_bytes(const tm_tensor* destination, uint8_t value) {
+  if (!tm_ok(destination)) {
+    return TM_NULL_HANDLE("the destination of a fill");
+  }
+  TM_TRY(check_writable(destination));
+  if (tm_size(destination) == 0) {
+    return TM_OK;
+  }
+  tm_copy_plan_ plan;
+  TM_TRY(tm_copy_plan_make_(tm_dtype_of(destination), &destination->layout, &destination->layout,
+                            &plan));
+  if (tm_is_dry(destination)) {
+    tm_dry_count_(tm_byte_size(destination));
+    return TM_OK;
+  }
+  if (!is_on_host(destination)) {
+    return fill_on_stream(destination, value, &plan);
+  }
+  fill_loops(&plan, 0, value, destination->data);
+  return TM_OK;
+}
+
+tm_status tm_clear(const tm_tensor* destination) { return tm_fill_bytes(destination, 0); }
+
+//===-- Buffers -----------------------------------------------------------===//
+
+// The buffer's memory as a tensor of one dimension, which borrows it.
+static tm_tensor borrow_as_tensor(const tm_buffer* buffer) {
+  tm_tensor tensor;
+  tensor.storage = buffer->storage;
+  tensor.data = buffer->data;
+  tensor.device = buffer->device;
+  tensor.dtype = buffer->dtype;
+  tensor.flags = TM_BORROWED_;
+  tensor.layout.ranked = 2;
+  tensor.layout.shape[0] = buffer->size;
+  tensor.layout.stride[0] = 1;
+  return tensor;
+}
+
+tm_status tm_buffer_copy(const tm_buffer* source, const tm_buffer* destination) {
+  const tm_tensor from = borrow_as_tensor(source);
+  const tm_tensor to = borrow_as_tensor(destination);
+  return tm_copy(&from, &to);
+}
+
+tm_status tm_buffer_clear(const tm_buffer* destination) {
+  const tm_tensor to = borrow_as_tensor(destination);
+  return tm_clear(&to);
+}

@@ -1,0 +1,533 @@
+#include "tm/tensor/tensor.h"
+
+#include "tm/context/context.h"
+#include "tensor/memory.h"
+
+//===-- Creating: the hot path --------------------------------------------===//
+
+// One pass over the sizes, and no call but the storage's. What is unusual (a size of 0, an argument
+// that is wrong, no allocator, a rare rank) starts over in empty_general.
+//
+// There is a function per common rank, in which every field is set by itself and every index is a
+// constant: then gcc builds the result where the caller wants it, instead of on the stack and copied.
+
+// Every case, with every check and its words.
+static TM_COLD tm_tensor empty_general(const tm_shape* shape, tm_dtype dtype, tm_device device,
+                                       tm_allocator* allocator) {
+  size_t bytes;
+  tm_storage* storage;
+  tm_tensor tensor;
+  if (tm_layout_make_(shape, &tensor.layout) != TM_OK ||
+      tm_dtype_bytes(dtype, tm_layout_size(&tensor.layout), &bytes) != TM_OK ||
+      tm_memory_alloc_(device, allocator, bytes, &storage, &tensor.device) != TM_OK) {
+    return tm_null();
+  }
+  tensor.storage = storage;
+  tensor.data = storage ? storage->data : NULL;
+  tensor.dtype = (uint8_t)dtype;
+  tensor.flags = 0;
+  return tensor;
+}
+
+// Where to take memory from; NULL where there is nothing, or where finding it takes calls.
+static inline tm_allocator* find_allocator(const tm_context* context, tm_device device,
+                                           tm_allocator* allocator) {
+  if (TM_UNLIKELY(allocator != NULL)) {
+    return allocator;
+  }
+  if (TM_LIKELY(context && device.id == -1 && (uint32_t)device.type < TM_DEVICE_TYPES)) {
+    return context->current[TM_SLOT_ALLOCATOR_ + device.type];
+  }
+  if (context && device.type == TM_DEVICE && (uint32_t)device.id < TM_MAX_DEVICES) {
+    return context->current[TM_SLOT_ON_DEVICE_ + device.id];
+  }
+  return NULL;
+}
+
+// Memory has run out: asks the context's handlers. NULL where they do not help.
+static TM_COLD tm_storage* ask_handlers(tm_allocator* allocator, size_t bytes) {
+  tm_storage* storage;
+  (void)!tm_context_alloc(allocator, allocator->device, bytes, &storage);
+  return storage;
+}
+
+// The storage of `size` elements, more than 0. NULL where that fails, or where it cannot be tried
+// here: then `*unusual` is set.
+static inline tm_storage* take_storage(int64_t size, tm_dtype dtype, tm_device device,
+                                       tm_allocator* allocator, bool* unusual) {
+  const tm_context* const context = tm_thread_.context;
+  tm_allocator* const from = find_allocator(context, device, allocator);
+  const int64_t bits = tm_dtype_bits(dtype);
+  *unusual = !from || bits == 0 || __builtin_mul_overflow(size, bits, &size);
+  if (TM_UNLIKELY(*unusual)) {
+    return NULL;
+  }
+  const size_t bytes = ((size_t)size + 7) / 8;
+  tm_stream* const stream = context ? context->current[TM_SLOT_STREAM_] : NULL;
+  tm_storage* storage;
+  const tm_status status = tm_storage_alloc(from, bytes, stream, &storage);
+  if (TM_UNLIKELY(status != TM_OK)) {
+    return status == TM_ERR_NO_MEMORY ? ask_handlers(from, bytes) : NULL;
+  }
+  return storage;
+}
+
+static inline void set_memory(tm_tensor* tensor, tm_storage* storage, tm_dtype dtype) {
+  tensor->storage = storage;
+  tensor->data = storage->data;
+  tensor->device.type = storage->allocator->device.type;
+  tensor->device.id = storage->allocator->device.id;
+  tensor->dtype = (uint8_t)dtype;
+  tensor->flags = 0;
+}
+
+static TM_COLD tm_tensor make_null(void) { return tm_null(); }
+
+// Multiplies `*size` by a size that must be above 0 for the hot path.
+static inline bool grow(int64_t* size, int64_t by) {
+  return TM_LIKELY(by > 0 && !__builtin_mul_overflow(*size, by, size));
+}
+
+// One size of a shape. The caller has just stored it: loading two at once would have to wait until
+// both stores have left the processor's store buffer.
+static inline int64_t load_size(const tm_shape* shape, int dim) {
+  int64_t size = shape->dim[dim];
+  __asm__("" : "+r"(size));
+  return size;
+}
+
+static __attribute__((noinline)) tm_tensor empty_of_rank_1(const tm_shape* shape, tm_dtype dtype,
+                                                           tm_device device,
+                                                           tm_allocator* allocator) {
+  tm_tensor tensor;
+  const int64_t size = shape->dim[0];
+  bool unusual = true;
+  tm_storage* storage = NULL;
+  if (TM_LIKELY(size > 0)) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
+  }
+  if (TM_UNLIKELY(!storage)) {
+    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+  }
+  tensor.layout.ranked = 2;
+  tensor.layout.shape[0] = size;
+  tensor.layout.stride[0] = 1;
+  set_memory(&tensor, storage, dtype);
+  return tensor;
+}
+
+static __attribute__((noinline)) tm_tensor empty_of_rank_3(const tm_shape* shape, tm_dtype dtype,
+                                                           tm_device device,
+                                                           tm_allocator* allocator) {
+  tm_tensor tensor;
+  const int64_t a = load_size(shape, 0);
+  const int64_t b = load_size(shape, 1);
+  const int64_t c = load_size(shape, 2);
+  int64_t size = c;
+  bool unusual = true;
+  tm_storage* storage = NULL;
+  if (TM_LIKELY(c > 0 && grow(&size, b) && grow(&size, a))) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
+  }
+  if (TM_UNLIKELY(!storage)) {
+    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+  }
+  tensor.layout.ranked = 4;
+  tensor.layout.shape[0] = a;
+  tensor.layout.shape[1] = b;
+  tensor.layout.shape[2] = c;
+  tensor.layout.stride[0] = b * c;
+  tensor.layout.stride[1] = c;
+  tensor.layout.stride[2] = 1;
+  set_memory(&tensor, storage, dtype);
+  return tensor;
+}
+
+static __attribute__((noinline)) tm_tensor empty_of_rank_4(const tm_shape* shape, tm_dtype dtype,
+                                                           tm_device device,
+                                                           tm_allocator* allocator) {
+  tm_tensor tensor;
+  const int64_t a = load_size(shape, 0);
+  const int64_t b = load_size(shape, 1);
+  const int64_t c = load_size(shape, 2);
+  const int64_t d = load_size(shape, 3);
+  int64_t size = d;
+  bool unusual = true;
+  tm_storage* storage = NULL;
+  if (TM_LIKELY(d > 0 && grow(&size, c) && grow(&size, b) && grow(&size, a))) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
+  }
+  if (TM_UNLIKELY(!storage)) {
+    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+  }
+  tensor.layout.ranked = 5;
+  tensor.layout.shape[0] = a;
+  tensor.layout.shape[1] = b;
+  tensor.layout.shape[2] = c;
+  tensor.layout.shape[3] = d;
+  tensor.layout.stride[0] = b * c * d;
+  tensor.layout.stride[1] = c * d;
+  tensor.layout.stride[2] = d;
+  tensor.layout.stride[3] = 1;
+  set_memory(&tensor, storage, dtype);
+  return tensor;
+}
+
+static tm_tensor empty_of_other_rank(const tm_shape* shape, tm_dtype dtype, tm_device device,
+                                     tm_allocator* allocator) {
+  switch (shape->rank) {
+    case 1:
+      return empty_of_rank_1(shape, dtype, device, allocator);
+    case 3:
+      return empty_of_rank_3(shape, dtype, device, allocator);
+    case 4:
+      return empty_of_rank_4(shape, dtype, device, allocator);
+    default:
+      return empty_general(shape, dtype, device, allocator);
+  }
+}
+
+// Matrices, the commonest, come first: they save the second call.
+tm_tensor tm_empty_(const tm_shape* shape, tm_dtype dtype, tm_device device,
+                    tm_allocator* allocator) {
+  tm_tensor tensor;
+  if (shape->rank != 2) {
+    return empty_of_other_rank(shape, dtype, device, allocator);
+  }
+  const int64_t rows = load_size(shape, 0);
+  const int64_t columns = load_size(shape, 1);
+  int64_t size = columns;
+  bool unusual = true;
+  tm_storage* storage = NULL;
+  if (TM_LIKELY(columns > 0 && grow(&size, rows))) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
+  }
+  if (TM_UNLIKELY(!storage)) {
+    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+  }
+  tensor.layout.ranked = 3;
+  tensor.layout.shape[0] = rows;
+  tensor.layout.shape[1] = columns;
+  tensor.layout.stride[0] = columns;
+  tensor.layout.stride[1] = 1;
+  set_memory(&tensor, storage, dtype);
+  return tensor;
+}
+
+//===-- Creating: the rest ------------------------------------------------===//
+
+// Whether an operation can start on `tensor`; raises where not.
+static bool is_usable(const tm_tensor* tensor) {
+  if (TM_LIKELY(tm_ok(tensor))) {
+    return true;
+  }
+  (void)TM_NULL_HANDLE("a tensor");
+  return false;
+}
+
+tm_tensor tm_empty_like(const tm_tensor* tensor) {
+  return is_usable(tensor)
+             ? tm_empty_on(tm_shape_of(tensor), tm_dtype_of(tensor), tensor->device)
+             : tm_null();
+}
+
+tm_tensor tm_empty_like_on(const tm_tensor* tensor, tm_device_type type) {
+  return is_usable(tensor) ? tm_empty(tm_shape_of(tensor), tm_dtype_of(tensor), type) : tm_null();
+}
+
+tm_tensor tm_empty_like_as(const tm_tensor* tensor, tm_dtype dtype) {
+  return is_usable(tensor) ? tm_empty_on(tm_shape_of(tensor), dtype, tensor->device) : tm_null();
+}
+
+static tm_tensor make(tm_storage* storage, void* data, const tm_layout* layout, tm_device device,
+                      tm_dtype dtype) {
+  tm_tensor tensor;
+  tensor.storage = storage;
+  tensor.data = data;
+  tensor.device = device;
+  tensor.dtype = (uint8_t)dtype;
+  tensor.flags = 0;
+  tm_layout_copy(layout, &tensor.layout);
+  return tensor;
+}
+
+// What foreign memory must satisfy to hold a tensor. Stores the tensor's layout and bytes.
+static tm_status check_foreign(const void* data, const tm_shape* shape, tm_dtype dtype,
+                               tm_device device, tm_layout* layout, size_t* bytes) {
+  TM_TRY(tm_layout_make_(shape, layout));
+  TM_TRY(tm_dtype_bytes(dtype, tm_layout_size(layout), bytes));
+  return tm_memory_check_(data, *bytes, dtype, device);
+}
+
+tm_tensor tm_from_borrowed_(void* data, const tm_shape* shape, tm_dtype dtype, tm_device device) {
+  tm_layout layout;
+  size_t bytes;
+  if (check_foreign(data, shape, dtype, device, &layout, &bytes) != TM_OK) {
+    return tm_null();
+  }
+  return make(NULL, bytes ? data : NULL, &layout, device, dtype);
+}
+
+tm_tensor tm_adopt_(void* data, size_t bytes, const tm_shape* shape, tm_dtype dtype,
+                    tm_device device, tm_deleter deleter, void* user) {
+  tm_layout layout;
+  size_t needed;
+  tm_storage* storage;
+  if (check_foreign(data, shape, dtype, device, &layout, &needed) != TM_OK) {
+    return tm_null();
+  }
+  if (needed > bytes) {
+    (void)TM_RAISE(TM_ERR_OUT_OF_RANGE, "a tensor of %zu bytes asked, %zu are adopted", needed,
+                   bytes);
+    return tm_null();
+  }
+  if (tm_storage_adopt(data, bytes, deleter, user, &storage) != TM_OK) {
+    return tm_null();
+  }
+  return make(storage, needed ? data : NULL, &layout, device, dtype);
+}
+
+// Whether `layout`, which may have been filled in by hand, is one and lies within the buffer.
+static tm_status check_within(const tm_buffer* buffer, const tm_layout* layout) {
+  const int32_t rank = layout->ranked - 1;
+  const tm_shape shape = tm_shape_make(rank, layout->shape);
+  const tm_shape stride = tm_shape_make(rank, layout->stride);
+  tm_layout checked;
+  TM_TRY(tm_layout_make_strided_(&shape, &stride, &checked));
+  if (tm_layout_cosize(layout) <= buffer->size) {
+    return TM_OK;
+  }
+  char text[TM_LAYOUT_TEXT_SIZE];
+  tm_layout_text(layout, text, sizeof text);
+  return TM_RAISE(TM_ERR_OUT_OF_RANGE, "layout %s reaches %lld elements, the buffer has %lld", text,
+                  (long long)tm_layout_cosize(layout), (long long)buffer->size);
+}
+
+tm_tensor tm_from_buffer(const tm_buffer* buffer, const tm_layout* layout) {
+  if (!tm_buffer_ok(buffer) || tm_layout_is_null(layout)) {
+    (void)TM_NULL_HANDLE(tm_buffer_ok(buffer) ? "a layout" : "a buffer");
+    return tm_null();
+  }
+  if (check_within(buffer, layout) != TM_OK) {
+    return tm_null();
+  }
+  if (tm_layout_size(layout) == 0) {
+    return make(NULL, NULL, layout, buffer->device, (tm_dtype)buffer->dtype);
+  }
+  return make(tm_storage_retain(buffer->storage), buffer->data, layout, buffer->device,
+              (tm_dtype)buffer->dtype);
+}
+
+tm_buffer tm_buffer_of(const tm_tensor* tensor) {
+  if (!is_usable(tensor)) {
+    return tm_buffer_null();
+  }
+  tm_buffer buffer;
+  buffer.storage = tm_storage_retain(tensor->storage);
+  buffer.data = tensor->data;
+  buffer.size = tm_layout_cosize(&tensor->layout);
+  buffer.device = tensor->device;
+  buffer.dtype = tensor->dtype;
+  buffer.flags = 0;
+  return buffer;
+}
+
+//===-- Lifetime ----------------------------------------------------------===//
+
+static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
+  to->storage = from->storage;
+  to->data = from->data;
+  to->device = from->device;
+  to->dtype = from->dtype;
+  to->flags = flags;
+  tm_layout_copy(&from->layout, &to->layout);
+}
+
+tm_tensor tm_move(tm_tensor* tensor) {
+  tm_tensor moved;
+  copy_fields(tensor, tensor->flags, &moved);
+  tm_reset_(tensor);
+  return moved;
+}
+
+tm_tensor tm_share(const tm_tensor* tensor) {
+  tm_tensor shared;
+  copy_fields(tensor, 0, &shared);
+  tm_storage_retain(shared.storage);
+  return shared;
+}
+
+tm_tensor tm_borrow(const tm_tensor* tensor) {
+  tm_tensor borrowed;
+  copy_fields(tensor, TM_BORROWED_, &borrowed);
+  return borrowed;
+}
+
+void tm_assign(tm_tensor* tensor, tm_tensor value) {
+  tm_release(tensor);
+  copy_fields(&value, value.flags, tensor);
+}
+
+//===-- Asking ------------------------------------------------------------===//
+
+size_t tm_byte_size(const tm_tensor* tensor) {
+  size_t bytes = 0;
+  return tm_ok(tensor) &&
+                 tm_dtype_bytes(tm_dtype_of(tensor), tm_layout_size(&tensor->layout), &bytes) == TM_OK
+             ? bytes
+             : 0;
+}
+
+int64_t tm_dim(const tm_tensor* tensor, int32_t dim) {
+  int64_t size = -1;
+  if (is_usable(tensor)) {
+    (void)!tm_layout_dim(&tensor->layout, dim, &size);
+  }
+  return size;
+}
+
+int64_t tm_stride(const tm_tensor* tensor, int32_t dim) {
+  int64_t stride = -1;
+  if (is_usable(tensor)) {
+    (void)!tm_layout_stride(&tensor->layout, dim, &stride);
+  }
+  return stride;
+}
+
+void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype) {
+  if (!is_usable(tensor)) {
+    return NULL;
+  }
+  if (tensor->dtype != dtype) {
+    (void)TM_RAISE(TM_ERR_INVALID, "data of a tensor of %s asked as %s",
+                   tm_dtype_name(tm_dtype_of(tensor)), tm_dtype_name(dtype));
+    return NULL;
+  }
+  return tensor->data;
+}
+
+//===-- Views -------------------------------------------------------------===//
+
+static tm_tensor give_up(const tm_tensor* source, int take) {
+  tm_memory_drop_(source->storage, source->flags, take);
+  return tm_null();
+}
+
+// The part of `source` that lies at `layout`, `offset` elements in, where making the layout was a
+// success; null otherwise.
+static tm_tensor derive(const tm_tensor* source, tm_status status, const tm_layout* layout,
+                        int64_t offset, int take) {
+  if (TM_UNLIKELY(status != TM_OK)) {
+    return give_up(source, take);
+  }
+  const tm_dtype dtype = tm_dtype_of(source);
+  if (TM_UNLIKELY(tm_layout_size(layout) == 0)) {
+    tm_memory_drop_(source->storage, source->flags, take);
+    return make(NULL, NULL, layout, source->device, dtype);
+  }
+  return make(tm_memory_take_(source->storage, source->flags, take),
+              (char*)source->data + tm_memory_offset_(dtype, offset), layout, source->device, dtype);
+}
+
+tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_layout layout;
+  return derive(tensor, tm_layout_view_(&tensor->layout, shape, &layout), &layout, 0, take);
+}
+
+// Whether a slice of elements narrower than a byte shares no byte with what it leaves out.
+static tm_status check_bytes(const tm_tensor* tensor, const tm_layout* slice, int64_t offset) {
+  const tm_dtype dtype = tm_dtype_of(tensor);
+  const int64_t end = offset + tm_layout_cosize(slice);
+  if (tm_layout_size(slice) == 0 ||
+      (tm_memory_at_byte_(dtype, offset) &&
+       (tm_memory_at_byte_(dtype, end) || end == tm_layout_cosize(&tensor->layout)))) {
+    return TM_OK;
+  }
+  return TM_RAISE(TM_ERR_INVALID, "slice of a tensor of %s: elements %lld to %lld are no whole bytes",
+                  tm_dtype_name(dtype), (long long)offset, (long long)end);
+}
+
+tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_layout layout;
+  int64_t offset;
+  tm_status status = tm_layout_slice_(&tensor->layout, base, size, &layout, &offset);
+  if (status == TM_OK) {
+    status = check_bytes(tensor, &layout, offset);
+  }
+  return derive(tensor, status, &layout, offset, take);
+}
+
+tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_shape bases;
+  tm_shape sizes;
+  const int32_t rank = tm_rank(tensor);
+  if (rank == 0) {
+    (void)TM_RAISE(TM_ERR_OUT_OF_RANGE, "slice of a tensor of rank 0: it has no outermost dimension");
+    return give_up(tensor, take);
+  }
+  bases.rank = rank;
+  sizes.rank = rank;
+  bases.dim[0] = base;
+  sizes.dim[0] = size;
+  for (int32_t i = 1; i < rank; i++) {
+    bases.dim[i] = 0;
+    sizes.dim[i] = -1;
+  }
+  return tm_slice_(tensor, &bases, &sizes, take);
+}
+
+tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_layout layout;
+  return derive(tensor, tm_layout_permute_(&tensor->layout, order, &layout), &layout, 0, take);
+}
+
+tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_layout layout;
+  return derive(tensor, tm_layout_transpose(&tensor->layout, a, b, &layout), &layout, 0, take);
+}
+
+tm_tensor tm_t_(const tm_tensor* tensor, int take) {
+  if (is_usable(tensor) && tm_rank(tensor) != 2) {
+    (void)TM_RAISE(TM_ERR_INVALID, "tm_t of a tensor of rank %d: it exchanges the two of a matrix",
+                   tm_rank(tensor));
+    return give_up(tensor, take);
+  }
+  return tm_transpose_(tensor, 0, 1, take);
+}
+
+tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_layout layout;
+  return derive(tensor, tm_layout_squeeze(&tensor->layout, dim, &layout), &layout, 0, take);
+}
+
+tm_tensor tm_unsqueeze_(const tm_tensor* tensor, int32_t dim, int take) {
+  if (!is_usable(tensor)) {
+    return give_up(tensor, take);
+  }
+  tm_layout layout;
+  return derive(tensor, tm_layout_unsqueeze(&tensor->layout, dim, &layout), &layout, 0, take);
+}
+
+//===-- Streams -----------------------------------------------------------===//
+
+tm_status tm_record_stream(const tm_tensor* tensor, tm_stream* stream) {
+  return tm_ok(tensor) ? tm_memory_record_(tensor->storage, stream) : TM_NULL_HANDLE("a tensor");
+}
