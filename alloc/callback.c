@@ -19,8 +19,7 @@ typedef struct callback_allocator {
 static TM_COLD tm_status raise_refusal(const callback_allocator* self, tm_status status,
                                        size_t size) {
   return TM_RAISE(status, "%s: %zu bytes asked, and the allocation function returned %s%s%s",
-                  self->name, size, tm_status_name(status),
-                  tm_last_status() == status ? ": " : "",
+                  self->name, size, tm_status_name(status), tm_last_status() == status ? ": " : "",
                   tm_last_status() == status ? tm_last_error()->message : "");
 }
 
@@ -115,7 +114,8 @@ static tm_status check_options(const tm_callback_options* options) {
   }
   if (options->stream && device.type == TM_DEVICE &&
       !tm_device_equal(tm_stream_device(options->stream), device)) {
-    return TM_RAISE(TM_ERR_INVALID, "callback: memory of device %d ordered on a stream of device %d",
+    return TM_RAISE(TM_ERR_INVALID,
+                    "callback: memory of device %d ordered on a stream of device %d",
                     (int)device.id, (int)tm_stream_device(options->stream).id);
   }
   return check_alignment(options);

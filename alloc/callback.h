@@ -1,7 +1,8 @@
 // Memory from functions of the caller's: how NCCL, symmetric, shared or foreign memory comes in.
 //
-// The functions see the allocator's promises kept: `size` is not 0 and rounded to the alignment, and
-// with a stream of its own, the allocator is asked on that stream only, and orders it with others.
+// The functions see the allocator's promises kept: `size` is not 0 and rounded to the alignment,
+// and with a stream of its own, the allocator is asked on that stream only, and orders it with
+// others.
 #ifndef TM_ALLOC_CALLBACK_H_
 #define TM_ALLOC_CALLBACK_H_
 
@@ -16,12 +17,12 @@
 TM_EXTERN_C_BEGIN
 
 typedef struct tm_callback_options {
-  const char* name;    // for messages; copied, and cut to 31 bytes; NULL: "callback"
-  tm_device device;    // where the memory is
-  size_t alignment;    // bytes that every block is aligned to, a power of two; 0: the least that
-                       // is allowed, 64 on the host and 256 on a device
-  tm_stream* stream;   // that the memory is ordered on; NULL: on none, and the functions are told
-                       // the stream of each block instead (which may be NULL)
+  const char* name;   // for messages; copied, and cut to 31 bytes; NULL: "callback"
+  tm_device device;   // where the memory is
+  size_t alignment;   // bytes that every block is aligned to, a power of two; 0: the least that
+                      // is allowed, 64 on the host and 256 on a device
+  tm_stream* stream;  // that the memory is ordered on; NULL: on none, and the functions are told
+                      // the stream of each block instead (which may be NULL)
   // Stores a block of `size` bytes in `*out`, or returns why not. A NULL block is no memory.
   tm_status (*alloc)(size_t size, tm_stream* stream, void** out, void* user);
   // Takes a block back, after all that is queued on `stream` now.

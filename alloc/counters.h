@@ -10,10 +10,11 @@
 
 #include "tm/alloc/allocator.h"
 
+// NOLINTNEXTLINE(readability-non-const-parameter): it is written, atomically
 static inline void tm_count_peak_(uint64_t* peak, uint64_t now) {
   uint64_t seen = __atomic_load_n(peak, __ATOMIC_RELAXED);
-  while (seen < now && !__atomic_compare_exchange_n(peak, &seen, now, true, __ATOMIC_RELAXED,
-                                                    __ATOMIC_RELAXED)) {
+  while (seen < now &&
+         !__atomic_compare_exchange_n(peak, &seen, now, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
 }
 

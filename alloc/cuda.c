@@ -32,7 +32,7 @@ static tm_status cuda_alloc(tm_allocator* self, size_t size, tm_stream* stream, 
 static void cuda_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
   (void)stream;  // cudaFree waits for every stream of the device
   tm_allocator_stats* counters = &((cuda_allocator*)self)->counters;
-  tm_device_guard_ guard = {0};
+  tm_device_guard guard = {0};
   if (tm_device_enter_to_free_(self->device.id, &guard)) {
     tm_count_upstream_call_(counters);
     tm_cuda_ignore_(cudaFree(ptr));

@@ -1,7 +1,7 @@
-// While its stream is captured into a graph, a pool neither allocates nor frees: a call would become
-// a node of the graph, and every launch would repeat it. A free meanwhile is noted and made up for at
-// the first call after the capture. The list for that has room for every live block before it is
-// handed out, so that noting cannot fail:
+// While its stream is captured into a graph, a pool neither allocates nor frees: a call would
+// become a node of the graph, and every launch would repeat it. A free meanwhile is noted and made
+// up for at the first call after the capture. The list for that has room for every live block
+// before it is handed out, so that noting cannot fail:
 //
 //   noted    |-- free, noted --|-- room for the live blocks --|
 //            0            noted_count        <= promised <= capacity
@@ -60,7 +60,7 @@ static void return_promise(cuda_pool* self) {
 
 // A disowned stream has no work left, so any other of the device's orders the free as well.
 static cudaStream_t stream_to_free_on(const cuda_pool* self) {
-  const cudaStream_t handle = tm_stream_handle(self->base_allocator.stream);
+  cudaStream_t handle = tm_stream_handle(self->base_allocator.stream);
   return handle ? handle : cudaStreamPerThread;
 }
 
@@ -94,7 +94,7 @@ static void make_up_for_noted(cuda_pool* self) {
 //===-- The allocator -------------------------------------------------------===//
 
 static tm_status alloc_from_pool(cuda_pool* self, size_t size, void** out) {
-  const cudaStream_t handle = tm_stream_handle(self->base_allocator.stream);
+  cudaStream_t handle = tm_stream_handle(self->base_allocator.stream);
   if (!handle) {
     return TM_RAISE(TM_ERR_INVALID, "cuda_pool: its stream is disowned");
   }
@@ -138,7 +138,7 @@ static void free_or_note(cuda_pool* self, void* ptr) {
 static void cuda_pool_free(tm_allocator* base, void* ptr, size_t size, tm_stream* stream) {
   (void)stream;  // the allocator's own: tm_allocator_free has ordered it behind any other
   cuda_pool* self = (cuda_pool*)base;
-  tm_device_guard_ guard = {0};
+  tm_device_guard guard = {0};
   if (tm_device_enter_to_free_(base->device.id, &guard)) {
     free_or_note(self, ptr);
     tm_device_leave_(&guard);
@@ -148,7 +148,7 @@ static void cuda_pool_free(tm_allocator* base, void* ptr, size_t size, tm_stream
 
 static tm_status cuda_pool_trim(tm_allocator* base, size_t keep) {
   cuda_pool* self = (cuda_pool*)base;
-  const cudaStream_t handle = tm_stream_handle(base->stream);
+  cudaStream_t handle = tm_stream_handle(base->stream);
   TM_ON_DEVICE(base->device.id);
   TM_TRY(tm_cuda_refuse_capture_(handle, "cuda_pool"));
   make_up_for_noted(self);
@@ -163,8 +163,8 @@ static tm_status cuda_pool_get_stats(tm_allocator* base, tm_allocator_stats* out
   cuda_pool* self = (cuda_pool*)base;
   tm_count_read_(&self->counters, out);
   TM_ON_DEVICE(base->device.id);
-  TM_TRY_CUDA(cudaMemPoolGetAttribute(self->pool, cudaMemPoolAttrReservedMemCurrent,
-                                      &out->reserved_bytes));
+  TM_TRY_CUDA(
+      cudaMemPoolGetAttribute(self->pool, cudaMemPoolAttrReservedMemCurrent, &out->reserved_bytes));
   TM_TRY_CUDA(cudaMemPoolGetAttribute(self->pool, cudaMemPoolAttrReservedMemHigh,
                                       &out->peak_reserved_bytes));
   return TM_OK;
@@ -172,7 +172,7 @@ static tm_status cuda_pool_get_stats(tm_allocator* base, tm_allocator_stats* out
 
 static void cuda_pool_destroy(tm_allocator* base) {
   cuda_pool* self = (cuda_pool*)base;
-  tm_device_guard_ guard = {0};
+  tm_device_guard guard = {0};
   if (tm_device_enter_to_free_(base->device.id, &guard)) {
     make_up_for_noted(self);  // in the middle of a capture they stay allocated instead
     if (self->owned) {
@@ -200,9 +200,9 @@ static const tm_allocator_vtable cuda_pool_vtable = {
 static tm_status require_pools(int32_t id) {
   int supported = 0;
   TM_TRY_CUDA(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, id));
-  return supported ? TM_OK
-                   : TM_RAISE(TM_ERR_UNAVAILABLE, "cuda_pool: device %d has no memory pools",
-                              (int)id);
+  return supported
+             ? TM_OK
+             : TM_RAISE(TM_ERR_UNAVAILABLE, "cuda_pool: device %d has no memory pools", (int)id);
 }
 
 static tm_status create_own_pool(int32_t id, size_t maximum_bytes, cudaMemPool_t* out) {

@@ -19,8 +19,8 @@ TM_EXTERN_C_BEGIN
 
 // All zero: a pool of its own, as large as the device allows, that keeps what it has.
 typedef struct tm_cuda_pool_options {
-  bool default_pool;          // the device's default pool, shared with all that use it
-  size_t maximum_bytes;       // that an own pool holds; 0: no limit but the device's memory
+  bool default_pool;           // the device's default pool, shared with all that use it
+  size_t maximum_bytes;        // that an own pool holds; 0: no limit but the device's memory
   uint64_t release_threshold;  // bytes kept when a stream or event is synchronized, in the driver's
                                // chunks: 1 keeps a single one; 0: all of an own pool, and of the
                                // default pool what is set already

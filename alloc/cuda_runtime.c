@@ -8,16 +8,16 @@
 //===-- The process -------------------------------------------------------===//
 
 typedef enum process_state {
-  PROCESS_FRESH,    // no CUDA call has succeeded yet
+  PROCESS_FRESH,  // no CUDA call has succeeded yet
   PROCESS_IN_USE,
-  PROCESS_FORKED,   // the child of a process that was in use
+  PROCESS_FORKED,  // the child of a process that was in use
   PROCESS_EXITING,
 } process_state;
 
-static int state = PROCESS_FRESH;                 // a process_state, read and written with __atomic
+static int state = PROCESS_FRESH;  // a process_state, read and written with __atomic
 static pthread_mutex_t first_use_lock = PTHREAD_MUTEX_INITIALIZER;
-static int lost[TM_MAX_DEVICES];                  // the cudaError_t that lost each; with __atomic
-static __thread int32_t entered_device = -1;      // the innermost device entered
+static int lost[TM_MAX_DEVICES];              // the cudaError_t that lost each; with __atomic
+static __thread int32_t entered_device = -1;  // the innermost device entered
 
 static int process_now(void) { return __atomic_load_n(&state, __ATOMIC_ACQUIRE); }
 
@@ -236,7 +236,7 @@ static void exchange_capture_mode(enum cudaStreamCaptureMode* mode) {
   tm_cuda_ignore_(cudaThreadExchangeStreamCaptureMode(mode));
 }
 
-static tm_status enter_checked(int32_t id, tm_device_guard_* guard) {
+static tm_status enter_checked(int32_t id, tm_device_guard* guard) {
   guard->outer = entered_device;
   entered_device = id;  // a sticky error from here on is this device's
   const tm_status status = make_current(id, &guard->current);
@@ -251,16 +251,16 @@ static tm_status enter_checked(int32_t id, tm_device_guard_* guard) {
   return TM_OK;
 }
 
-tm_status tm_device_enter_(int32_t id, tm_device_guard_* guard) {
+tm_status tm_device_enter_(int32_t id, tm_device_guard* guard) {
   TM_TRY(tm_device_check_(id));
   return enter_checked(id, guard);
 }
 
-bool tm_device_enter_to_free_(int32_t id, tm_device_guard_* guard) {
+bool tm_device_enter_to_free_(int32_t id, tm_device_guard* guard) {
   return tm_device_usable_(id) && enter_checked(id, guard) == TM_OK;
 }
 
-void tm_device_leave_(tm_device_guard_* guard) {
+void tm_device_leave_(tm_device_guard* guard) {
   if (!guard->entered) {
     return;
   }
@@ -306,6 +306,7 @@ tm_status tm_cuda_is_capturing_(cudaStream_t handle, bool* out) {
 tm_status tm_cuda_refuse_capture_(cudaStream_t handle, const char* who) {
   bool capturing;
   TM_TRY(tm_cuda_is_capturing_(handle, &capturing));
-  return capturing ? TM_RAISE(TM_ERR_CAPTURING, "%s: the stream is being captured into a graph", who)
-                   : TM_OK;
+  return capturing
+             ? TM_RAISE(TM_ERR_CAPTURING, "%s: the stream is being captured into a graph", who)
+             : TM_OK;
 }

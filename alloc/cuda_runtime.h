@@ -49,30 +49,30 @@ tm_status tm_cuda_alloc_status_(cudaError_t code, const char* who, size_t size, 
 //===-- Devices -----------------------------------------------------------===//
 
 // What to put back when a block that uses a device ends. All zero: nothing.
-typedef struct tm_device_guard_ {
+typedef struct tm_device_guard {
   bool entered;
-  int32_t outer;      // the device entered before, or -1
-  int current;        // the thread's current CUDA device before
-  int32_t device_id;  // the current one since
+  int32_t outer;                    // the device entered before, or -1
+  int current;                      // the thread's current CUDA device before
+  int32_t device_id;                // the current one since
   enum cudaStreamCaptureMode mode;  // the thread's capture mode before
-} tm_device_guard_;
+} tm_device_guard;
 
 // Makes `id` the thread's current device (where it is not already) until the end of the enclosing
 // block, or returns the reason why not from the calling function. What the block calls does not
 // disturb captures that other streams are in.
 #define TM_ON_DEVICE(id) TM_ON_DEVICE_(id, TM_UNIQUE_(tm_guard_))
-#define TM_ON_DEVICE_(id, guard)                                             \
-  __attribute__((cleanup(tm_device_leave_))) tm_device_guard_ guard = {0};   \
+#define TM_ON_DEVICE_(id, guard)                                          \
+  __attribute__((cleanup(tm_device_leave_))) tm_device_guard guard = {0}; \
   TM_TRY(tm_device_enter_((id), &guard))
 
 // Errors: TM_ERR_OUT_OF_RANGE (no such `id`), TM_ERR_UNAVAILABLE, TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
 //         On error nothing was entered.
-TM_NODISCARD tm_status tm_device_enter_(int32_t id, tm_device_guard_* guard);
-void tm_device_leave_(tm_device_guard_* guard);  // does nothing where nothing was entered
+TM_NODISCARD tm_status tm_device_enter_(int32_t id, tm_device_guard* guard);
+void tm_device_leave_(tm_device_guard* guard);  // does nothing where nothing was entered
 
 // Enters a device to free something on it. False where there is nothing left to free, which raises
 // nothing, and where CUDA fails.
-TM_NODISCARD bool tm_device_enter_to_free_(int32_t id, tm_device_guard_* guard);
+TM_NODISCARD bool tm_device_enter_to_free_(int32_t id, tm_device_guard* guard);
 
 // Whether device calls are possible at all; raises the reason why not. Calls CUDA only when nobody
 // has before.

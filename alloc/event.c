@@ -44,7 +44,7 @@ void tm_event_release(tm_event* event) {
   if (!event || __atomic_fetch_sub(&event->references, 1, __ATOMIC_ACQ_REL) != 1) {
     return;
   }
-  tm_device_guard_ guard = {0};
+  tm_device_guard guard = {0};
   if (tm_device_enter_to_free_(event->device_id, &guard)) {
     tm_cuda_ignore_(cudaEventDestroy(event->handle));
     tm_device_leave_(&guard);
@@ -69,7 +69,7 @@ tm_status tm_event_record(tm_event* event, tm_stream* stream) {
   if (!stream) {
     return TM_NULL_HANDLE("tm_event_record: the stream");
   }
-  const cudaStream_t handle = tm_stream_handle(stream);
+  cudaStream_t handle = tm_stream_handle(stream);
   if (!handle) {
     return TM_RAISE(TM_ERR_INVALID, "tm_event_record: the stream is disowned");
   }

@@ -7,9 +7,10 @@
 //                         +------------------------ taken by an alloc of its class -------+  |
 //                                                            trim, or over the limit: gone --+
 //
-// A free that cannot record its event yet (the stream is being captured, or CUDA fails) is UNRECORDED
-// and keeps the stream; recording later covers the same work and more. So a free never fails and
-// never waits; nor does it give memory back to CUDA, since cudaFreeHost waits for the devices. Every state but LIVE is parked: on the list of its class and on the list of all.
+// A free that cannot record its event yet (the stream is being captured, or CUDA fails) is
+// UNRECORDED and keeps the stream; recording later covers the same work and more. So a free never
+// fails and never waits; nor does it give memory back to CUDA, since cudaFreeHost waits for the
+// devices. Every state but LIVE is parked: on the list of its class and on the list of all.
 
 #include "tm/alloc/pinned.h"
 
@@ -178,19 +179,19 @@ static tm_status ask_cuda(pinned_block* block) {
   const cudaError_t code = cudaHostAlloc(&block->ptr, block->bytes, cudaHostAllocPortable);
   if (code == cudaErrorMemoryAllocation) {
     tm_cuda_ignore_(code);
-    return TM_RAISE(TM_ERR_NO_MEMORY,
-                    "pinned: %zu bytes asked of the host, which cannot lock them; %llu bytes are "
-                    "held already (cudaHostAlloc: %s)",
-                    block->bytes,
-                    (unsigned long long)__atomic_load_n(&pinned.counters.reserved_bytes,
-                                                        __ATOMIC_RELAXED),
-                    cudaGetErrorName(code));
+    return TM_RAISE(
+        TM_ERR_NO_MEMORY,
+        "pinned: %zu bytes asked of the host, which cannot lock them; %llu bytes are "
+        "held already (cudaHostAlloc: %s)",
+        block->bytes,
+        (unsigned long long)__atomic_load_n(&pinned.counters.reserved_bytes, __ATOMIC_RELAXED),
+        cudaGetErrorName(code));
   }
   return tm_cuda_status_(code, "cudaHostAlloc(&ptr, bytes, portable)", __FILE__, __LINE__);
 }
 
 static void destroy_block(pinned_block* block) {
-  tm_device_guard_ guard = {0};
+  tm_device_guard guard = {0};
   if (tm_device_enter_to_free_(block->device_id, &guard)) {
     tm_count_upstream_call_(&pinned.counters);
     tm_cuda_ignore_(cudaFreeHost(block->ptr));

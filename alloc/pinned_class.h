@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 enum {
-  PINNED_STEP_LOG2 = 9,                             // 512 bytes
+  PINNED_STEP_LOG2 = 9,                              // 512 bytes
   PINNED_CLASSES = 8 + 8 * (60 - PINNED_STEP_LOG2),  // up to PTRDIFF_MAX bytes
 };
 

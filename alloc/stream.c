@@ -16,13 +16,12 @@ static cudaStream_t current_handle(const tm_stream* stream) {
   return __atomic_load_n(&stream->handle, __ATOMIC_ACQUIRE);
 }
 
-// Stores the handle of a stream that can be used; raises, naming `what`, where it cannot.
-static tm_status usable_handle(const tm_stream* stream, const char* what, cudaStream_t* out) {
+// Why a stream without a handle cannot be used.
+static TM_COLD tm_status raise_unusable(const tm_stream* stream, const char* what) {
   if (!stream) {
     return TM_NULL_HANDLE(what);
   }
-  *out = current_handle(stream);
-  return *out ? TM_OK : TM_RAISE(TM_ERR_INVALID, "%s is disowned: its handle is its owner's", what);
+  return TM_RAISE(TM_ERR_INVALID, "%s is disowned: its handle is its owner's", what);
 }
 
 //===-- Lifetime ----------------------------------------------------------===//
@@ -42,7 +41,7 @@ static tm_status create_handle(int32_t id, int priority, cudaStream_t* out) {
 }
 
 static void destroy_handle(cudaStream_t handle, int32_t id) {
-  tm_device_guard_ guard = {0};
+  tm_device_guard guard = {0};
   if (tm_device_enter_to_free_(id, &guard)) {
     tm_cuda_ignore_(cudaStreamDestroy(handle));
     tm_device_leave_(&guard);
@@ -126,8 +125,10 @@ tm_status tm_stream_priority(const tm_stream* stream, int* out) {
     return TM_RAISE(TM_ERR_INVALID, "tm_stream_priority: out is NULL");
   }
   *out = 0;
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_priority: the stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_priority: the stream");
+  }
   TM_ON_DEVICE(stream->device_id);
   int priority = 0;
   TM_TRY_CUDA(cudaStreamGetPriority(handle, &priority));
@@ -142,7 +143,7 @@ bool tm_stream_equal(const tm_stream* a, const tm_stream* b) {
   if (!a || !b || a->device_id != b->device_id) {
     return false;
   }
-  const cudaStream_t handle = current_handle(a);
+  cudaStream_t handle = current_handle(a);
   return handle && handle == current_handle(b);
 }
 
@@ -153,15 +154,17 @@ tm_status tm_stream_is_capturing(const tm_stream* stream, bool* out) {
     return TM_RAISE(TM_ERR_INVALID, "tm_stream_is_capturing: out is NULL");
   }
   *out = false;
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_is_capturing: the stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_is_capturing: the stream");
+  }
   TM_ON_DEVICE(stream->device_id);
   return tm_cuda_is_capturing_(handle, out);
 }
 
 tm_status tm_stream_refuse_capture_(const tm_stream* stream, const char* who) {
-  const cudaStream_t handle = tm_stream_handle(stream);
-  if (!handle) {
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
     return TM_OK;
   }
   TM_ON_DEVICE(stream->device_id);
@@ -171,8 +174,10 @@ tm_status tm_stream_refuse_capture_(const tm_stream* stream, const char* who) {
 //===-- Order -------------------------------------------------------------===//
 
 tm_status tm_stream_sync(tm_stream* stream) {
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_sync: the stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_sync: the stream");
+  }
   TM_ON_DEVICE(stream->device_id);
   TM_TRY(tm_cuda_refuse_capture_(handle, "tm_stream_sync"));
   TM_TRY_CUDA(cudaStreamSynchronize(handle));
@@ -184,16 +189,20 @@ tm_status tm_stream_query(tm_stream* stream, bool* out) {
     return TM_RAISE(TM_ERR_INVALID, "tm_stream_query: out is NULL");
   }
   *out = false;
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_query: the stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_query: the stream");
+  }
   TM_ON_DEVICE(stream->device_id);
   TM_TRY(tm_cuda_refuse_capture_(handle, "tm_stream_query"));
   return TM_CUDA_QUERY(cudaStreamQuery(handle), out);
 }
 
 tm_status tm_stream_wait(tm_stream* stream, tm_event* event) {
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_wait: the stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_wait: the stream");
+  }
   if (!event) {
     return TM_NULL_HANDLE("tm_stream_wait: the event");
   }
@@ -203,9 +212,13 @@ tm_status tm_stream_wait(tm_stream* stream, tm_event* event) {
 }
 
 tm_status tm_stream_wait_stream(tm_stream* stream, tm_stream* other) {
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_wait_stream: the stream", &handle));
-  TM_TRY(usable_handle(other, "tm_stream_wait_stream: the other stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_wait_stream: the stream");
+  }
+  if (!other || !tm_stream_handle(other)) {
+    return raise_unusable(other, "tm_stream_wait_stream: the other stream");
+  }
   if (tm_stream_equal(stream, other)) {
     return TM_OK;
   }
@@ -225,8 +238,10 @@ tm_status tm_stream_call_host(tm_stream* stream, void (*function)(void* user), v
   if (!function) {
     return TM_RAISE(TM_ERR_INVALID, "tm_stream_call_host: the function is NULL");
   }
-  cudaStream_t handle;
-  TM_TRY(usable_handle(stream, "tm_stream_call_host: the stream", &handle));
+  cudaStream_t handle = tm_stream_handle(stream);
+  if (!stream || !handle) {
+    return raise_unusable(stream, "tm_stream_call_host: the stream");
+  }
   TM_ON_DEVICE(stream->device_id);
   TM_TRY_CUDA(cudaLaunchHostFunc(handle, function, user));
   return TM_OK;

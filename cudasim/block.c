@@ -15,6 +15,12 @@ block* sim_block_create(struct device* device, uint64_t address, uint64_t size) 
   return b;
 }
 
+bool sim_block_prepare(void) {
+  void* b = sim_slab_take(&blocks);
+  if (b) sim_slab_give(&blocks, b);
+  return b;
+}
+
 block* sim_block_cut(block* b, uint64_t size) {
   block* front = sim_block_create(b->device, block_address(b), size);
   if (!front) return NULL;
@@ -79,12 +85,16 @@ void sim_shelf_pull(block* b) {
   b->shelf = NULL;
 }
 
+static bool is_boundary(const shelf* s, uint64_t address) {
+  return s->boundary && address % s->boundary == 0;
+}
+
 block* sim_shelf_give(shelf* s, block* b, uint64_t position) {
-  if (b->before && b->before->shelf == s) {
+  if (b->before && b->before->shelf == s && !is_boundary(s, block_address(b))) {
     sim_shelf_pull(b->before);
     b = sim_block_join(b->before);
   }
-  if (b->after && b->after->shelf == s) {
+  if (b->after && b->after->shelf == s && !is_boundary(s, block_end(b))) {
     sim_shelf_pull(b->after);
     b = sim_block_join(b);
   }

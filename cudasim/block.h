@@ -38,6 +38,7 @@ typedef struct shelf {
   tree blocks;
   struct stream* stream;  // blocks freed in this stream, of which the host has not waited; or NULL
   struct pool* pool;      // or NULL
+  uint64_t boundary;      // no block reaches over a multiple of it; 0 is no boundary
   block* oldest;
   block* newest;  // with a stream: in the order of their frees
   struct shelf* next_of_pool;
@@ -54,6 +55,10 @@ block* sim_block_create(struct device* device, uint64_t address, uint64_t size);
 // Cuts the first `size` bytes off `b`, which is on no shelf and larger, and returns them; NULL,
 // with nothing changed, when the host has no memory. A block keeps its identity at its end.
 block* sim_block_cut(block* b, uint64_t size);
+
+// Makes sure that the next block that is created or cut off can be. False when the host has no
+// memory.
+bool sim_block_prepare(void);
 
 // Makes one of `b` and the block after it, both on no shelf, and returns it.
 block* sim_block_join(block* b);

@@ -61,25 +61,14 @@ cudaError_t sim_place_find(const side* where, const box* extent, place* out) {
 
 //===-- Checks --------------------------------------------------------------------------------===//
 
-// Page-locked memory is in reach of both sides.
-static bool is_for_host(const place* p) { return !p->device; }
-
+// Page-locked memory is in reach of devices, and under unified addressing the host's side may be
+// anything: so the real runtime, although its documentation calls a wrong kind undefined.
 static bool is_for_device(const place* p) { return p->device || p->is_pinned; }
 
 static bool fits_kind(enum cudaMemcpyKind kind, const place* to, const place* from) {
-  switch (kind) {
-    case cudaMemcpyHostToHost:
-      return is_for_host(to) && is_for_host(from);
-    case cudaMemcpyHostToDevice:
-      return is_for_device(to) && is_for_host(from);
-    case cudaMemcpyDeviceToHost:
-      return is_for_host(to) && is_for_device(from);
-    case cudaMemcpyDeviceToDevice:
-      return is_for_device(to) && is_for_device(from);
-    case cudaMemcpyDefault:
-      break;
-  }
-  return true;
+  bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  return (!to_device || is_for_device(to)) && (!from_device || is_for_device(from));
 }
 
 static bool is_kind(enum cudaMemcpyKind kind) {
@@ -161,7 +150,6 @@ cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, c
 cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bool is_async) {
   cudaError_t error;
   if (box_is_empty(&r->extent)) {
-    if (!is_kind(r->kind)) return cudaErrorInvalidMemcpyDirection;
     return sim_stream_of(current, in) ? cudaSuccess : cudaErrorInvalidResourceHandle;
   }
   stream* s = sim_stream_for_work(current, in, &error);

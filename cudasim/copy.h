@@ -1,7 +1,7 @@
 // Copies: what they are checked for, and when the host waits for them.
 //
 //   source     destination   cudaMemcpy...       cudaMemcpy...Async
-//   pageable   device        waits               takes a copy of up to 64 KiB, else waits
+//   pageable   device        waits               takes a copy of up to 1 MiB, else waits
 //   pinned     device        waits               does not wait
 //   device     pageable      waits               waits
 //   device     pinned        waits               does not wait

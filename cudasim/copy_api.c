@@ -19,7 +19,9 @@ static cudaError_t copy_2d(device* current, side to, side from, size_t width, si
                            enum cudaMemcpyKind kind, cudaStream_t in, bool is_async) {
   copy_request r = {.to = to, .from = from, .extent = {width, height, 1}, .kind = kind};
   if (!box_is_empty(&r.extent)) {
-    if (to.pitch < width || from.pitch < width) return cudaErrorInvalidPitchValue;
+    if (to.pitch < width || from.pitch < width) {
+      return height == 1 ? cudaErrorInvalidValue : cudaErrorInvalidPitchValue;
+    }
     if (to.pitch > LARGEST_PITCH || from.pitch > LARGEST_PITCH) return cudaErrorInvalidValue;
   }
   return sim_copy(current, in, &r, is_async);

@@ -31,6 +31,7 @@ static bool make(device* d) {
   const options* o = sim_options();
   d->copies = sim_engine_of(d->id, ENGINE_COPIES);
   d->host_functions = sim_engine_of(d->id, ENGINE_HOST_FUNCTIONS);
+  d->small.boundary = GRANULE_BYTES;
   d->statistics.memory_bytes = o->memory[d->id];
   if (!sim_space_open(d, o->memory[d->id], o->protect)) {
     fprintf(stderr, "cudasim: the host refuses the address space for device %d, %llu bytes\n",

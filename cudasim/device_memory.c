@@ -3,11 +3,13 @@
 #include <stddef.h>
 
 #include "cudasim/device.h"
+#include "cudasim/device_memory.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
+#include "cudasim/scheduler.h"
 #include "cudasim/space.h"
 
-#define LARGEST_SMALL ((uint64_t)1 << 20)
+#define LARGEST_SMALL (GRANULE_BYTES - UNIT_BYTES)
 #define PITCH_BYTES ((size_t)512)
 
 static uint64_t round_up(uint64_t value, uint64_t multiple) {
@@ -26,24 +28,16 @@ static block* take_small(device* d, uint64_t size) {
   return sim_shelf_carve(b, size);
 }
 
-// Gives the whole granules of `b`, which is on the shelf of small blocks, to the device.
-static void give_granules(device* d, block* b) {
-  uint64_t first = round_up(block_address(b), GRANULE_BYTES);
-  uint64_t last = block_end(b) / GRANULE_BYTES * GRANULE_BYTES;
-  if (first >= last) return;
-  block* front = block_address(b) < first ? sim_shelf_carve(b, first - block_address(b)) : NULL;
-  if (block_address(b) < first) return;  // no memory to cut with: the granules stay
-  block* whole = sim_shelf_carve(b, last - first);
-  if (front) sim_shelf_give(&d->small, front, 0);
-  if (whole) sim_space_give(&d->space, whole);
-}
-
-static void give_block(device* d, block* b) {
+void sim_device_memory_give(block* b) {
+  device* d = b->device;
   if (b->requested > LARGEST_SMALL) {
     sim_space_give(&d->space, b);
-  } else {
-    give_granules(d, sim_shelf_give(&d->small, b, 0));
+    return;
   }
+  b = sim_shelf_give(&d->small, b, 0);
+  if (block_size(b) < GRANULE_BYTES) return;
+  sim_shelf_pull(b);
+  sim_space_give(&d->space, b);
 }
 
 static block* take(device* d, uint64_t size) {
@@ -65,11 +59,14 @@ static cudaError_t allocate(device* d, void** out, uint64_t size) {
   if (!size) return cudaSuccess;
   if (size > d->space.memory) return refuse_memory(d, size);
   block* b = take(d, size);
-  if (!b && sim_pool_relieve(d)) b = take(d, size);
+  if (!b) {
+    sim_pool_relieve(d, NULL);
+    b = take(d, size);
+  }
   if (!b) return refuse_memory(d, size);
   if (!sim_space_enlist(&d->space, b, size)) {
     b->requested = size;
-    give_block(d, b);
+    sim_device_memory_give(b);
     return cudaErrorMemoryAllocation;
   }
   ++d->statistics.mallocs;
@@ -99,7 +96,7 @@ static cudaError_t release(const void* p) {
     if (!b) return cudaErrorInvalidValue;  // freed by another thread meanwhile
   }
   sim_space_delist(&d->space, b);
-  give_block(d, b);
+  sim_device_memory_give(b);
   ++d->statistics.frees;
   return cudaSuccess;
 }
@@ -147,6 +144,17 @@ static cudaError_t allocate_from(device* current, void** out, size_t size, cudaM
   return p ? allocate_async(current, out, size, in, p) : cudaErrorInvalidValue;
 }
 
+// Frees what cudaMalloc made once `s` gets here.
+static cudaError_t release_later(block* b, stream* s) {
+  cudaError_t error = sim_stream_enter(s);
+  op* o = error ? NULL : sim_op_create(OP_FREE);
+  if (!o) return cudaErrorMemoryAllocation;
+  sim_space_delist(&b->device->space, b);
+  o->free.block = b;
+  sim_scheduler_submit(s, o, false);
+  return cudaSuccess;
+}
+
 static cudaError_t release_async(device* current, const void* p, cudaStream_t in) {
   stream* s = sim_stream_of(current, in);
   if (!s) return cudaErrorInvalidResourceHandle;
@@ -154,10 +162,8 @@ static cudaError_t release_async(device* current, const void* p, cudaStream_t in
   if (!p) return cudaSuccess;
   device* d;
   block* b = block_at(p, &d);
-  if (!b || !b->pool) {
-    return sim_refuse(cudaErrorInvalidValue, "%p is not a stream-ordered allocation", p);
-  }
-  cudaError_t error = sim_pool_free(b, s);
+  if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+  cudaError_t error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
   if (!error) ++d->statistics.async_frees;
   return error;
 }

@@ -164,8 +164,10 @@ static cudaError_t synchronize(cudaEvent_t handle) {
   device* d = e->device;
   stream* s = e->stream;
   uint64_t position = e->position;
+  history* known = sim_history_retain(e->known);
   if (s) sim_scheduler_wait(s, position);  // the event may be destroyed meanwhile
-  if (s && s->device) sim_stream_observe(s, position);
+  if (s && s->device) sim_stream_observe(s, position, known);
+  sim_history_release(known);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cudasim/device.h"
+#include "cudasim/device_memory.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
 #include "cudasim/space.h"
@@ -13,7 +14,10 @@ static slab ops = {.size = sizeof(op)};
 //===-- Staging -------------------------------------------------------------------------------===//
 
 // Buffers of STAGING_BYTES >> class bytes, so that a thousand small copies in a queue stay small.
-#define STAGING_CLASSES 9
+#define STAGING_CLASSES 12
+
+// All staging buffers together, so that a full queue of copies does not take the host's memory.
+#define STAGING_LIMIT ((size_t)64 << 20)
 
 typedef struct staging {
   union {
@@ -24,8 +28,28 @@ typedef struct staging {
 } staging;
 
 static staging* spare[STAGING_CLASSES];
+static size_t staging_bytes;  // spare ones included
 
 static size_t class_bytes(int class) { return STAGING_BYTES >> class; }
+
+static void drop_spare(void) {
+  for (int i = 0; i < STAGING_CLASSES; ++i) {
+    while (spare[i]) {
+      staging* next = spare[i]->next;
+      sim_bookkeeping_free(spare[i]);
+      staging_bytes -= class_bytes(i);
+      spare[i] = next;
+    }
+  }
+}
+
+static staging* make(int class) {
+  if (staging_bytes + class_bytes(class) > STAGING_LIMIT) drop_spare();
+  if (staging_bytes + class_bytes(class) > STAGING_LIMIT) return NULL;
+  staging* s = sim_bookkeeping_alloc(sizeof(staging) + class_bytes(class));
+  if (s) staging_bytes += class_bytes(class);
+  return s;
+}
 
 void* sim_staging_take(size_t size) {
   int class = 0;
@@ -34,9 +58,9 @@ void* sim_staging_take(size_t size) {
   if (s) {
     spare[class] = s->next;
   } else {
-    s = sim_bookkeeping_alloc(sizeof(staging) + class_bytes(class));
-    if (!s) return NULL;
+    s = make(class);
   }
+  if (!s) return NULL;
   s->class = class;
   return s->contents;
 }
@@ -108,6 +132,7 @@ void sim_op_run(const op* o) {
       break;
     case OP_WAIT:
     case OP_RECORD:
+    case OP_FREE:
       break;
   }
 }
@@ -131,17 +156,13 @@ void sim_op_release(op* o) {
     staging_give(o->copy.staging);
   } else if (o->kind == OP_FILL) {
     touch(&o->fill.written);
+  } else if (o->kind == OP_FREE) {
+    sim_device_memory_give(o->free.block);
   }
   sim_slab_give(&ops, o);
 }
 
 void sim_op_drop(void) {
   sim_slab_drop(&ops);
-  for (int i = 0; i < STAGING_CLASSES; ++i) {
-    while (spare[i]) {
-      staging* next = spare[i]->next;
-      sim_bookkeeping_free(spare[i]);
-      spare[i] = next;
-    }
-  }
+  drop_spare();
 }

@@ -2,11 +2,13 @@
 #ifndef CUDASIM_OP_H_
 #define CUDASIM_OP_H_
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "cudasim/include/cuda_runtime_api.h"
 
+struct block;
 struct device;
 struct event;
 struct stream;
@@ -39,6 +41,7 @@ typedef enum op_kind {
   OP_HOST,    // calls a function of the program
   OP_WAIT,    // holds the stream until another one has reached a position
   OP_RECORD,  // notes the time in an event
+  OP_FREE,    // frees memory of cudaMalloc's
 } op_kind;
 
 typedef struct op {
@@ -73,8 +76,16 @@ typedef struct op {
       struct event* event;
       uint64_t serial;  // of the recording: a later one makes this one void
     } record;
+    struct {
+      struct block* block;
+    } free;
   };
 } op;
+
+// Whether somebody has to run the op; the others are done as soon as it is their turn.
+static inline bool op_is_work(const op* o) {
+  return o->kind == OP_COPY || o->kind == OP_FILL || o->kind == OP_HOST;
+}
 
 // An op of the kind, otherwise zero; NULL when the host has no memory.
 op* sim_op_create(op_kind kind);
@@ -87,8 +98,8 @@ void sim_op_run(const op* o);
 void sim_op_release(op* o);
 
 // Memory for the contents of a small pageable source, at most STAGING_BYTES; NULL when the host has
-// none.
-#define STAGING_BYTES ((size_t)64 << 10)
+// none, or when all of it together would be more than it is worth.
+#define STAGING_BYTES ((size_t)1 << 20)
 void* sim_staging_take(size_t size);
 
 // Frees the bookkeeping of all ops at once.

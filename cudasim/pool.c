@@ -6,7 +6,7 @@
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
 
-// Blocks of one shelf that are looked at for one that is done.
+// Blocks of one shelf that are looked at for one that is ordered before the allocation.
 #define TRIES 64
 
 static slab pools = {.size = sizeof(pool)};
@@ -16,80 +16,76 @@ static uint64_t round_up(uint64_t value, uint64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-//===-- Chunks --------------------------------------------------------------------------------===//
-
-static void note_reserved(pool* p, int64_t change) {
-  p->reserved += (uint64_t)change;
-  if (p->reserved > p->reserved_high) p->reserved_high = p->reserved;
+static uint64_t round_down(uint64_t value, uint64_t multiple) {
+  return value / multiple * multiple;
 }
 
-// The part of a block that is whole chunks.
-static uint64_t first_chunk(const block* b) { return round_up(block_address(b), CHUNK_BYTES); }
+static uint64_t lesser(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-static uint64_t chunk_bytes(const block* b) {
-  uint64_t first = first_chunk(b);
-  uint64_t last = block_end(b) / CHUNK_BYTES * CHUNK_BYTES;
-  return last > first ? last - first : 0;
+static uint64_t greater(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+//===-- Memory --------------------------------------------------------------------------------===//
+
+// Bytes that the pool can still reserve.
+static uint64_t room(const pool* p) {
+  const space* s = &p->device->space;
+  return lesser(p->limit - p->reserved, s->memory - s->taken);
 }
 
-// Gives the middle of `b`, which is on no shelf, to the device, and the rest back to the shelf.
-// False when the host has no memory: then all of it goes back to the shelf.
-static bool give_middle(pool* p, block* b, uint64_t address, uint64_t bytes) {
-  uint64_t lead = address - block_address(b);
-  block* front = lead ? sim_block_cut(b, lead) : NULL;
-  bool has_rest = block_end(b) > address + bytes;
-  block* middle = b;
-  if (lead && !front) {
-    sim_shelf_put(&p->settled, b, 0);
-    return false;
+static void charge_chunk(pool* p, uint64_t address) {
+  space* s = &p->device->space;
+  sim_space_charge(s, address, CHUNK_BYTES);
+  *space_chunk(s, address) = (chunk){0};
+  p->reserved += CHUNK_BYTES;
+  p->reserved_high = greater(p->reserved, p->reserved_high);
+}
+
+static void discharge_chunk(pool* p, uint64_t address) {
+  sim_space_discharge(&p->device->space, address, CHUNK_BYTES);
+  p->reserved -= CHUNK_BYTES;
+}
+
+// Whether the host has waited for all frees in the chunk.
+static bool is_observed(const device* d, const chunk* c) {
+  if (!c->stream || c->serial <= d->observed_free) return true;
+  return !c->is_mixed && c->stream->observed >= c->position;
+}
+
+static void note_free(const block* b, stream* s, uint64_t position) {
+  device* d = b->device;
+  uint64_t serial = ++d->last_free;
+  uint64_t first = round_down(block_address(b), CHUNK_BYTES);
+  for (uint64_t address = first; address < block_end(b); address += CHUNK_BYTES) {
+    chunk* c = space_chunk(&d->space, address);
+    bool is_mixed = !is_observed(d, c) && (c->is_mixed || c->stream != s);
+    *c = (chunk){.stream = s, .position = position, .serial = serial, .is_mixed = is_mixed};
   }
-  if (has_rest) middle = sim_block_cut(b, bytes);
-  if (front) sim_shelf_put(&p->settled, front, 0);
-  if (has_rest) sim_shelf_give(&p->settled, b, 0);
-  if (!middle) return false;
-  if (middle == p->tail)
-    p->tail = middle->before && middle->before->pool == p ? middle->before : NULL;
-  note_reserved(p, -(int64_t)bytes);
-  sim_space_give(&p->device->space, middle);
-  return true;
 }
 
-// Gives up to `bytes` of whole unused chunks to the device, but none of `spared`; how many bytes.
-static uint64_t give_chunks(pool* p, uint64_t bytes, const block* spared) {
+// Gives up to `bytes` of memory at free addresses to the device, from their end; how many bytes.
+static uint64_t give_within(pool* p, uint64_t start, uint64_t end, uint64_t bytes,
+                            bool must_be_observed) {
+  const space* s = &p->device->space;
+  uint64_t first = round_up(start, CHUNK_BYTES);
   uint64_t given = 0;
-  uint64_t size = UINT64_MAX;
-  uint64_t address = UINT64_MAX;
-  while (given < bytes) {
-    block* b = (block*)sim_tree_at_most(&p->settled.blocks, size, address);
-    if (!b || block_size(b) < CHUNK_BYTES) break;
-    size = block_size(b);
-    address = block_address(b) - 1;
-    uint64_t part = chunk_bytes(b);
-    if (part > bytes - given) part = bytes - given;
-    if (!part || b == spared) continue;
-    uint64_t first = first_chunk(b);
-    sim_shelf_pull(b);
-    if (!give_middle(p, b, first, part)) break;
-    given += part;
+  for (end = round_down(end, CHUNK_BYTES); end > first && given < bytes; end -= CHUNK_BYTES) {
+    uint64_t address = end - CHUNK_BYTES;
+    if (!space_is_charged(s, address)) continue;
+    if (must_be_observed && !is_observed(p->device, space_chunk(s, address))) continue;
+    discharge_chunk(p, address);
+    given += CHUNK_BYTES;
   }
   return given;
 }
 
-void sim_pool_trim(pool* p, uint64_t keep) {
-  if (p->reserved <= keep) return;
-  give_chunks(p, (p->reserved - keep) / CHUNK_BYTES * CHUNK_BYTES, NULL);
-}
-
-// Puts on the settled shelf what the streams have done by now.
-static void settle_done(pool* p) {
-  for (shelf* s = p->pending; s; s = s->next_of_pool) sim_pool_settle(s, s->stream->completed);
-}
-
-bool sim_pool_relieve(device* d) {
+// The same for all blocks on a shelf, the largest first.
+static uint64_t give_from(pool* p, const shelf* from, uint64_t bytes, bool must_be_observed) {
   uint64_t given = 0;
-  for (pool* p = d->pools; p; p = p->next_of_device) {
-    settle_done(p);
-    given += give_chunks(p, p->reserved, NULL);
+  const tree_node* node = sim_tree_at_most(&from->blocks, UINT64_MAX, UINT64_MAX);
+  while (node && node->major >= CHUNK_BYTES && given < bytes) {
+    const block* b = (const block*)node;
+    given += give_within(p, block_address(b), block_end(b), bytes - given, must_be_observed);
+    node = sim_tree_at_most(&from->blocks, node->major, node->minor - 1);
   }
   return given;
 }
@@ -113,14 +109,6 @@ static shelf* make_pending(pool* p, stream* s) {
   return made;
 }
 
-void sim_pool_settle(shelf* from, uint64_t position) {
-  while (from->oldest && from->oldest->position <= position) {
-    block* b = from->oldest;
-    sim_shelf_pull(b);
-    sim_shelf_give(&from->pool->settled, b, 0);
-  }
-}
-
 static void unlink_pending(shelf* s) {
   shelf** link = &s->pool->pending;
   while (*link != s) link = &(*link)->next_of_pool;
@@ -130,176 +118,295 @@ static void unlink_pending(shelf* s) {
   *link = s->next_of_stream;
 }
 
-static void reap(pool* p);
-
-void sim_pool_dissolve(shelf* from) {
-  pool* p = from->pool;
-  sim_pool_settle(from, UINT64_MAX);
-  unlink_pending(from);
-  sim_slab_give(&shelves, from);
-  reap(p);
-}
-
-//===-- Finding a block -----------------------------------------------------------------------===//
-
-static block* smaller(block* a, block* b) {
-  if (!a || !b) return a ? a : b;
-  if (block_size(a) != block_size(b)) return block_size(a) < block_size(b) ? a : b;
-  return block_address(a) < block_address(b) ? a : b;
-}
-
-// Up to which position of its stream the memory on a shelf may be used in `s` as it is.
-static uint64_t usable_position(const pool* p, const shelf* from, const stream* s) {
-  uint64_t done = p->is_opportunistic ? from->stream->completed : 0;
-  uint64_t known = p->follows_events ? sim_history_of(s->known, from->stream->slot) : 0;
-  return done > known ? done : known;
-}
-
-static block* find_done(const shelf* from, uint64_t size, uint64_t position) {
-  block* b = sim_shelf_best(from, size);
-  for (int i = 0; b && i < TRIES; ++i) {
-    if (b->position <= position) return b;
-    b = (block*)sim_tree_at_least(&from->blocks, block_size(b), block_address(b) + 1);
+// Makes everybody's what was freed up to `position`.
+static void settle(shelf* from, uint64_t position) {
+  while (from->oldest && from->oldest->position <= position) {
+    block* b = from->oldest;
+    sim_shelf_pull(b);
+    sim_shelf_give(&from->pool->everybodys, b, 0);
   }
-  return NULL;
 }
 
-static block* find_of_others(const pool* p, const stream* s, uint64_t size) {
-  block* best = NULL;
-  for (const shelf* from = p->pending; from; from = from->next_of_pool) {
-    if (from->stream == s) continue;
-    best = smaller(best, find_done(from, size, usable_position(p, from, s)));
+static void settle_done(pool* p) {
+  for (shelf* s = p->pending; s; s = s->next_of_pool) {
+    settle(s, p->is_opportunistic ? s->stream->completed : s->stream->observed);
+  }
+}
+
+static bool has_pending(const pool* p) {
+  for (const shelf* s = p->pending; s; s = s->next_of_pool) {
+    if (s->oldest) return true;
+  }
+  return false;
+}
+
+// Gives the addresses back when nothing is left at any.
+static void give_addresses(pool* p) {
+  if (p->live || p->reserved || has_pending(p)) return;
+  for (block* b; (b = sim_shelf_best(&p->everybodys, 0));) {
+    sim_shelf_pull(b);
+    sim_space_give_chunks(&p->device->space, b);
+  }
+  p->tail = NULL;
+}
+
+//===-- Runs ----------------------------------------------------------------------------------===//
+
+// Neighbouring free blocks that one allocation may use.
+typedef struct run {
+  block* first;       // NULL: there is none
+  uint64_t size;      // bytes of all
+  shelf* home;        // where they go if they are not used after all
+  uint64_t position;  // there
+  bool is_end;        // the pool's addresses can go on behind it
+} run;
+
+static bool is_usable(const pool* p, const shelf* own, const block* b) {
+  return b && b->shelf && (b->shelf == &p->everybodys || b->shelf == own);
+}
+
+static run run_around(pool* p, shelf* own, block* b) {
+  while (is_usable(p, own, b->before)) b = b->before;
+  run r = {.first = b, .home = &p->everybodys};
+  for (; is_usable(p, own, b); b = b->after) {
+    r.size += block_size(b);
+    r.is_end |= b == p->tail;
+    if (b->shelf != own) continue;
+    r.home = own;
+    r.position = greater(r.position, b->position);
+  }
+  return r;
+}
+
+static run run_of(const pool* p, block* b) {
+  return (run){.first = b,
+               .size = block_size(b),
+               .home = b->shelf,
+               .position = b->position,
+               .is_end = b == p->tail};
+}
+
+// The smaller run, or the first of equal ones. The end of the pool is as large as memory.
+static run smaller(run a, run b) {
+  if (!a.first || !b.first) return a.first ? a : b;
+  if (a.is_end != b.is_end) return a.is_end ? b : a;
+  if (a.size != b.size) return a.size < b.size ? a : b;
+  return block_address(a.first) <= block_address(b.first) ? a : b;
+}
+
+static block* next_larger(const block* b) {
+  return (block*)sim_tree_at_least(&b->shelf->blocks, block_size(b), block_address(b) + 1);
+}
+
+static bool is_beside(const shelf* own, const block* b) {
+  return own && ((b->before && b->before->shelf == own) || (b->after && b->after->shelf == own));
+}
+
+// The run at the end is not for this. Everybody's blocks beside its own ones are found from those.
+static run find_own(pool* p, shelf* own, uint64_t size) {
+  run best = {0};
+  for (block* b = own ? own->oldest : NULL; b; b = b->newer) {
+    run r = run_around(p, own, b);
+    if (r.size >= size && !r.is_end) best = smaller(best, r);
+  }
+  block* b = sim_shelf_best(&p->everybodys, size);
+  while (b && (b == p->tail || is_beside(own, b))) b = next_larger(b);
+  return b ? smaller(best, run_of(p, b)) : best;
+}
+
+static run find_ordered(const pool* p, const stream* s, uint64_t size) {
+  run best = {0};
+  for (const shelf* from = p->pending; from && p->follows_events; from = from->next_of_pool) {
+    uint64_t position = from->stream == s ? 0 : sim_history_of(s->known, from->stream->slot);
+    if (!from->oldest || from->oldest->position > position) continue;
+    block* b = sim_shelf_best(from, size);
+    for (int i = 0; b && b->position > position; ++i) b = i < TRIES ? next_larger(b) : NULL;
+    if (b) best = smaller(best, run_of(p, b));
   }
   return best;
 }
 
-static bool is_usable(const pool* p, const shelf* own, const block* b) {
-  return b && b->shelf && (b->shelf == &p->settled || b->shelf == own);
-}
-
-// Bytes of the run of usable blocks around `b`, a usable block.
-static uint64_t run_size(const pool* p, const shelf* own, const block* b) {
-  uint64_t size = block_size(b);
-  for (const block* n = b->before; is_usable(p, own, n); n = n->before) size += block_size(n);
-  for (const block* n = b->after; is_usable(p, own, n); n = n->after) size += block_size(n);
-  return size;
-}
-
-// Makes one block of the run around `b`. It is the stream's if any of it was.
-static block* gather(pool* p, shelf* own, block* b) {
-  while (is_usable(p, own, b->before)) b = b->before;
-  uint64_t position = b->shelf == own ? b->position : 0;
-  sim_shelf_pull(b);
-  while (is_usable(p, own, b->after)) {
-    const block* next = b->after;
-    if (next->shelf == own && next->position > position) position = next->position;
-    sim_shelf_pull(b->after);
-    b = sim_block_join(b);
+// The run at the end, with further addresses as far as it needs them.
+static run find_end(pool* p, shelf* own, uint64_t size) {
+  space* s = &p->device->space;
+  run end = {0};
+  if (is_usable(p, own, p->tail)) end = run_around(p, own, p->tail);
+  if (end.size >= size) return end;
+  uint64_t more = round_up(size - end.size, CHUNK_BYTES);
+  block* b;
+  if (p->tail && sim_space_has_chunks_after(s, p->tail, more)) {
+    b = sim_space_take_chunks(s, more, p->tail);
+  } else {
+    b = sim_space_take_chunks(s, round_up(size, CHUNK_BYTES), NULL);
   }
-  sim_shelf_put(position ? own : &p->settled, b, position);
-  return b;
+  if (!b) return (run){0};
+  b->pool = p;
+  p->tail = b;
+  return run_around(p, own, sim_shelf_give(&p->everybodys, b, 0));
 }
 
-static block* find_run(pool* p, shelf* own, uint64_t size) {
-  if (!own) return NULL;
-  for (block* b = own->oldest; b; b = b->newer) {
-    if (run_size(p, own, b) >= size) return gather(p, own, b);
+// Takes the first `size` bytes of the run off their shelves. Needs one block at most.
+static block* take(const run* r, uint64_t size) {
+  block* taken = NULL;
+  for (block* b = r->first; size;) {
+    uint64_t part = lesser(size, block_size(b));
+    block* piece = sim_shelf_carve(b, part);
+    b = piece->after;
+    size -= part;
+    taken = taken ? sim_block_join(taken) : piece;
   }
+  return taken;
+}
+
+//===-- Allocating ----------------------------------------------------------------------------===//
+
+// Takes up to `bytes` of memory from the free runs of the last addresses, from their end: the same
+// chunks whether or not the stream has done its frees.
+static void give_from_runs(pool* p, const shelf* own, uint64_t bytes) {
+  uint64_t end = 0;
+  for (const block* b = p->tail; b && b->pool == p && bytes; b = b->before) {
+    if (!is_usable(p, own, b)) continue;
+    if (!is_usable(p, own, b->after)) end = block_end(b);
+    if (is_usable(p, own, b->before)) continue;
+    bytes -= give_within(p, block_address(b), end, bytes, false);
+  }
+}
+
+// Makes `need` bytes of memory available to the pool, if that can be.
+static bool find_memory(pool* p, const shelf* own, uint64_t need) {
+  give_from_runs(p, own, need);
+  if (room(p) < need) give_from(p, &p->everybodys, need - room(p), false);
+  if (room(p) < need && p->limit - p->reserved >= need) sim_pool_relieve(p->device, p);
+  return room(p) >= need;
+}
+
+// Sees to it that all of `b` has memory.
+static bool charge(pool* p, const shelf* own, const block* b) {
+  const space* s = &p->device->space;
+  uint64_t first = round_down(block_address(b), CHUNK_BYTES);
+  uint64_t need = 0;
+  for (uint64_t address = first; address < block_end(b); address += CHUNK_BYTES) {
+    if (!space_is_charged(s, address)) need += CHUNK_BYTES;
+  }
+  if (!need) return true;
+  if (!find_memory(p, own, need)) return false;
+  for (uint64_t address = first; address < block_end(b); address += CHUNK_BYTES) {
+    if (!space_is_charged(s, address)) charge_chunk(p, address);
+  }
+  return true;
+}
+
+static block* take_charged(pool* p, const shelf* own, run r, uint64_t size) {
+  if (!r.first) return NULL;
+  block* b = take(&r, size);
+  if (charge(p, own, b)) return b;
+  sim_shelf_give(r.home, b, r.position);
   return NULL;
 }
 
-static block* find(pool* p, stream* s, shelf* own, uint64_t size) {
-  block* b = sim_shelf_best(&p->settled, size);
-  if (own) b = smaller(b, sim_shelf_best(own, size));
-  if (!b) b = find_of_others(p, s, size);
-  return b ? b : find_run(p, own, size);
-}
-
-// Takes chunks so that the pool's end has room for `size` bytes.
-static block* grow(pool* p, shelf* own, uint64_t size) {
-  space* memory = &p->device->space;
-  block* end = is_usable(p, own, p->tail) ? gather(p, own, p->tail) : NULL;
-  uint64_t more = round_up(size - (end ? block_size(end) : 0), CHUNK_BYTES);
-  bool extends = p->tail && sim_space_has_chunks_after(memory, p->tail, more);
-  if (!extends) more = round_up(size, CHUNK_BYTES);
-  give_chunks(p, more, end);
-  if (more > p->limit - p->reserved) return NULL;
-  block* b = sim_space_take_chunks(memory, more, extends ? p->tail : NULL);
-  if (!b) return NULL;
-  b->pool = p;
-  p->tail = b;
-  note_reserved(p, (int64_t)more);
-  sim_shelf_put(&p->settled, b, 0);
-  return gather(p, own, b);
-}
-
-// A block that is not done, of a stream that `s` is put behind.
-static block* find_dependent(pool* p, stream* s, uint64_t size) {
-  block* best = NULL;
+// Takes what another stream has not done yet, and puts `s` behind that.
+static block* take_dependent(pool* p, stream* s, uint64_t size) {
+  run best = {0};
   for (const shelf* from = p->pending; from && p->adds_dependencies; from = from->next_of_pool) {
-    best = smaller(best, sim_shelf_best(from, size));
+    block* b = from->stream == s ? NULL : sim_shelf_best(from, size);
+    if (b) best = smaller(best, run_of(p, b));
   }
-  if (!best) return NULL;
-  return sim_stream_follow(s, best->shelf->stream, best->position, NULL) ? NULL : best;
+  if (!best.first) return NULL;
+  if (sim_stream_follow(s, best.home->stream, best.position, NULL)) return NULL;
+  return take_charged(p, NULL, best, size);
 }
-
-//===-- Allocating and freeing ----------------------------------------------------------------===//
 
 static block* obtain(pool* p, stream* s, uint64_t size) {
+  if (!sim_block_prepare()) return NULL;
+  settle_done(p);
   shelf* own = pending_of(p, s);
-  block* b = find(p, s, own, size);
-  if (!b) b = grow(p, own, size);
-  if (!b && sim_pool_relieve(p->device)) {
-    b = find(p, s, own, size);
-    if (!b) b = grow(p, own, size);
-  }
-  if (!b) b = find_dependent(p, s, size);
-  return b ? sim_shelf_carve(b, size) : NULL;
+  run r = smaller(find_own(p, own, size), find_ordered(p, s, size));
+  if (!r.first) r = find_end(p, own, size);
+  block* b = take_charged(p, own, r, size);
+  return b || !sim_block_prepare() ? b : take_dependent(p, s, size);
+}
+
+static cudaError_t refuse_memory(const pool* p, uint64_t size) {
+  return sim_refuse(cudaErrorMemoryAllocation,
+                    "%llu bytes asked of a pool with %llu used of %llu reserved; %llu of %llu of "
+                    "device %d taken",
+                    (unsigned long long)size, (unsigned long long)p->used,
+                    (unsigned long long)p->reserved, (unsigned long long)p->device->space.taken,
+                    (unsigned long long)p->device->space.memory, p->device->id);
 }
 
 cudaError_t sim_pool_alloc(pool* p, stream* s, uint64_t size, void** out) {
   *out = NULL;
-  if (size > p->device->space.bytes) {
-    return sim_refuse(cudaErrorMemoryAllocation, "%llu bytes asked, the device has %llu",
-                      (unsigned long long)size, (unsigned long long)p->device->space.memory);
-  }
+  if (size > p->device->space.memory) return refuse_memory(p, size);
   cudaError_t error = sim_stream_enter(s);
   if (error) return error;
   block* b = obtain(p, s, round_up(size, UNIT_BYTES));
-  if (!b) {
-    return sim_refuse(cudaErrorMemoryAllocation,
-                      "%llu bytes asked of a pool; it has %llu reserved and %llu used, the device "
-                      "%llu of %llu taken",
-                      (unsigned long long)size, (unsigned long long)p->reserved,
-                      (unsigned long long)p->used, (unsigned long long)p->device->space.taken,
-                      (unsigned long long)p->device->space.memory);
-  }
+  if (!b) return refuse_memory(p, size);
   if (!sim_space_enlist(&p->device->space, b, size)) {
-    sim_shelf_give(&p->settled, b, 0);
+    sim_shelf_give(&p->everybodys, b, 0);
     return cudaErrorMemoryAllocation;
   }
   sim_stream_mark(s);
   p->used += size;
-  if (p->used > p->used_high) p->used_high = p->used;
+  p->used_high = greater(p->used, p->used_high);
   ++p->live;
   *out = (void*)(uintptr_t)block_address(b);
   return cudaSuccess;
 }
 
+//===-- Freeing and trimming ------------------------------------------------------------------===//
+
+static void reap(pool* p);
+
 cudaError_t sim_pool_free(block* b, stream* s) {
   pool* p = b->pool;
-  shelf* to = &p->settled;
-  if (s) {
-    cudaError_t error = sim_stream_enter(s);
-    to = error ? NULL : make_pending(p, s);
-    if (!to) return cudaErrorMemoryAllocation;
-  }
+  cudaError_t error = s ? sim_stream_enter(s) : cudaSuccess;
+  shelf* own = s && !error ? make_pending(p, s) : NULL;
+  if (s && !own) return cudaErrorMemoryAllocation;
   sim_space_delist(&p->device->space, b);
   p->used -= b->requested;
   --p->live;
-  sim_shelf_give(to, b, s ? sim_stream_mark(s) : 0);
-  reap(p);
+  uint64_t position = s ? sim_stream_mark(s) : 0;
+  if (s) note_free(b, s, position);
+  bool is_done = !s || (p->is_opportunistic && stream_is_done(s, position));
+  sim_shelf_give(is_done ? &p->everybodys : own, b, position);
+  if (!p->handle) reap(p);
   return cudaSuccess;
+}
+
+void sim_pool_dissolve(shelf* from) {
+  pool* p = from->pool;
+  settle(from, UINT64_MAX);
+  unlink_pending(from);
+  sim_slab_give(&shelves, from);
+  reap(p);
+}
+
+void sim_pool_trim(pool* p, uint64_t keep) {
+  if (p->reserved <= keep) return;
+  settle_done(p);
+  give_from(p, &p->everybodys, round_down(p->reserved - keep, CHUNK_BYTES), true);
+  give_addresses(p);
+}
+
+void sim_pool_trim_to_thresholds(device* d) {
+  for (pool *p = d->pools, *next; p; p = next) {
+    next = p->next_of_device;
+    if (p->reserved > p->threshold) {
+      settle_done(p);
+      give_from(p, &p->everybodys, p->reserved - p->threshold, true);
+      give_addresses(p);
+    }
+    reap(p);
+  }
+}
+
+void sim_pool_relieve(device* d, const pool* except) {
+  for (pool* p = d->pools; p; p = p->next_of_device) {
+    if (p == except) continue;
+    settle_done(p);
+    give_from(p, &p->everybodys, UINT64_MAX, false);
+  }
 }
 
 //===-- Lifetime ------------------------------------------------------------------------------===//
@@ -313,7 +420,7 @@ pool* sim_pool_create(device* d, uint64_t limit) {
               .is_opportunistic = 1,
               .adds_dependencies = 1,
               .accessible = UINT64_C(1) << d->id};
-  p->settled.pool = p;
+  p->everybodys.pool = p;
   p->handle = sim_handle_open(HANDLE_POOL, p);
   if (!p->handle) {
     sim_slab_give(&pools, p);
@@ -332,20 +439,22 @@ static void unlink_pool(pool* p) {
   *link = p->next_of_device;
 }
 
-// Ends a closed pool once nothing of it is live or pending.
-static void reap(pool* p) {
-  if (p->handle || p->live) return;
-  settle_done(p);
-  for (const shelf* s = p->pending; s; s = s->next_of_pool) {
-    if (s->oldest) return;
-  }
+static void drop_shelves(pool* p) {
   while (p->pending) {
     shelf* s = p->pending;
     unlink_pending(s);
     sim_slab_give(&shelves, s);
   }
-  give_chunks(p, p->reserved, NULL);
-  if (p->reserved) return;  // the host has no memory for it: with the next wait
+}
+
+// Ends a closed pool once nothing of it is live or pending.
+static void reap(pool* p) {
+  if (p->handle || p->live) return;
+  settle_done(p);
+  if (has_pending(p)) return;
+  give_from(p, &p->everybodys, UINT64_MAX, false);
+  give_addresses(p);
+  drop_shelves(p);
   unlink_pool(p);
   sim_slab_give(&pools, p);
 }
@@ -355,14 +464,6 @@ void sim_pool_close(pool* p) {
   p->handle = NULL;
   if (p->device->pool == p) p->device->pool = p->device->default_pool;
   reap(p);
-}
-
-void sim_pool_trim_to_thresholds(device* d) {
-  for (pool *p = d->pools, *next; p; p = next) {
-    next = p->next_of_device;
-    sim_pool_trim(p, p->threshold);
-    reap(p);
-  }
 }
 
 void sim_pool_forget_all(device* d) {

@@ -1,18 +1,25 @@
 // Stream-ordered memory pools.
 //
-// A pool takes chunks of 32 MiB from its device, next to each other where it can, and keeps what is
-// freed on shelves: one for memory whose free the host has waited for, which anybody may have, and
-// one for each stream, in whose order the free was. An allocation takes, in this order,
+// A pool has a long range of addresses and, chunk by chunk of 32 MiB, memory for those in use:
 //
-//   1. the smallest block that fits of those two shelves, its own stream's and everybody's;
-//   2. a block of another stream's that is done by now, or that its stream is ordered behind;
-//   3. neighbouring blocks of its own two shelves together;
-//   4. new chunks at the pool's end, for which unused chunks elsewhere in the pool are given up
-//   first;
-//   5. the same, after all pools of the device gave up what they do not use;
-//   6. a block of another stream's, for which its stream is made to wait.
+//   addresses   |<- live ->|<- free ->|<- live ->|<- free, in stream 3 ->|<- free ... as long as it
+//   takes memory      |..........|....|     |..........|.......................|.....|
 //
-// What a program with one stream gets does not depend on how fast its work is done.
+// What is freed goes on the shelf of its stream, and from there to one for everybody as soon as the
+// stream has done it. An allocation takes the smallest free run that fits, of those the first,
+// among
+//
+//   - everybody's blocks together with its own stream's, wherever that stream is: for one stream,
+//   the
+//     result is the same whether its work is done quickly or slowly;
+//   - other streams' blocks whose free its stream is ordered behind.
+//
+// Chunks of the run that have no memory get some: from unused chunks elsewhere in the pool whose
+// frees the host has waited for; from the device; from chunks that any pool can spare. If all of
+// that is not enough, the allocation takes what another stream will free and makes its stream wait
+// for it.
+//
+// A real device was seen to do the same, except that it joins blocks of a busy stream later.
 // Guarded by the runtime's lock.
 #ifndef CUDASIM_POOL_H_
 #define CUDASIM_POOL_H_
@@ -27,20 +34,20 @@
 typedef struct pool {
   struct pool* next_of_device;
   device* device;
-  cudaMemPool_t handle;  // NULL once destroyed; it goes when its last block is freed and done
-  uint64_t limit;        // bytes it may reserve
-  uint64_t threshold;    // bytes it may keep when the host waits
-  int follows_events;
-  int is_opportunistic;
-  int adds_dependencies;
+  cudaMemPool_t handle;   // NULL once destroyed; it goes when its last block is freed and done
+  uint64_t limit;         // bytes it may reserve
+  uint64_t threshold;     // bytes it may keep when the host waits
+  int follows_events;     // takes what its stream is ordered behind
+  int is_opportunistic;   // takes what happens to be done
+  int adds_dependencies;  // takes what is not, and makes its stream wait
   uint64_t reserved;
   uint64_t reserved_high;
   uint64_t used;
   uint64_t used_high;
   uint64_t live;        // blocks
-  shelf settled;        // anybody's
+  shelf everybodys;     // done
   shelf* pending;       // one per stream that freed something
-  block* tail;          // the last block of the chunks it grew last, or NULL
+  block* tail;          // the last block of the addresses it took last, or NULL
   uint64_t accessible;  // a bit per device
 } pool;
 
@@ -64,19 +71,17 @@ cudaError_t sim_pool_alloc(pool* p, stream* s, uint64_t size, void** out);
 // Frees the live block `b` at this point of `s`; at once where `s` is NULL. On error it stays live.
 cudaError_t sim_pool_free(block* b, stream* s);
 
-// The host has waited for the shelf's stream up to `position`.
-void sim_pool_settle(shelf* from, uint64_t position);
-
-// The same for all of it, and the end of the shelf, whose stream is gone.
+// The shelf's stream is gone and all that was freed in it is done.
 void sim_pool_dissolve(shelf* from);
 
-// Gives unused chunks back to the device while at least `keep` bytes stay reserved.
+// Gives memory that the host has waited for back to the device while at least `keep` bytes stay.
 void sim_pool_trim(pool* p, uint64_t keep);
 
-// Trims the pools of `d` to their thresholds, as a wait of the host does.
+// Gives such memory of the pools of `d` back until none has more than its threshold, as a wait of
+// the host does.
 void sim_pool_trim_to_thresholds(device* d);
 
-// Trims the pools of `d` to what is used. Whether that gave back anything.
-bool sim_pool_relieve(device* d);
+// Makes all pools of `d` but `except` give back what nobody uses.
+void sim_pool_relieve(device* d, const pool* except);
 
 #endif  // CUDASIM_POOL_H_

@@ -153,7 +153,7 @@ static void advance_one(stream* s) {
       target->waiters = s;
       return;
     }
-    if (s->first->kind != OP_WAIT && s->first->kind != OP_RECORD) {
+    if (op_is_work(s->first)) {
       make_ready(s);
       return;
     }
@@ -279,7 +279,7 @@ static void drain(void) {
 }
 
 void sim_scheduler_submit(stream* s, op* o, bool soon) {
-  bool may_run = o->kind != OP_WAIT && o->kind != OP_RECORD;
+  bool is_work = op_is_work(o);
   append(s, o);
   uint64_t position = o->position;
   if (s->state == STREAM_IDLE) {
@@ -287,7 +287,7 @@ void sim_scheduler_submit(stream* s, op* o, bool soon) {
     advance(s);
     state.is_quiet = false;
   }
-  if (!is_eager() || !may_run) return;
+  if (!is_eager() || !is_work) return;
   drain();
   sim_scheduler_wait(s, position);
 }

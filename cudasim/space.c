@@ -10,12 +10,22 @@
 #include "cudasim/device.h"
 #include "cudasim/slab.h"
 
-// A device gets four times its memory as address space while the machine stays below this, else
-// two.
+// A device gets eight times its memory as address space as long as all devices together stay below
+// this, else four times or twice.
+#if defined(__SANITIZE_THREAD__)
+#define ADDRESS_BUDGET ((uint64_t)1 << 40)  // it leaves programs little more
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
 #define ADDRESS_BUDGET ((uint64_t)1 << 40)
+#endif
+#endif
+#ifndef ADDRESS_BUDGET
+#define ADDRESS_BUDGET ((uint64_t)1 << 44)
+#endif
 
-// Untaken granules that may go on holding host memory.
-#define STALE_GRANULES ((uint64_t)32)
+// Untaken granules that may go on holding host memory: a gigabyte, because a program that frees what
+// it has written and allocates it again would otherwise fault in every page anew.
+#define STALE_GRANULES ((uint64_t)512)
 
 static uint64_t round_up(uint64_t value, uint64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -57,70 +67,83 @@ static void unmap(space* s) {
   if (s->file >= 0) close(s->file);
 }
 
-static bool fill(device* d, space* s) {
-  uint64_t granules = s->bytes / GRANULE_BYTES;
-  s->touched = sim_bookkeeping_alloc((granules + 63) / 64 * sizeof(uint64_t));
+static uint64_t* make_bits(uint64_t bits) {
+  return sim_bookkeeping_alloc((bits + 63) / 64 * sizeof(uint64_t));
+}
+
+static bool fill(space* s) {
+  s->charged = make_bits(s->bytes / GRANULE_BYTES);
+  s->touched = make_bits(s->bytes / GRANULE_BYTES);
+  s->chunks = sim_bookkeeping_alloc(s->bytes / CHUNK_BYTES * sizeof(chunk));
   s->split = s->base + s->bytes / 2;
-  s->last = sim_block_create(d, s->base, s->bytes);
+  s->last = sim_block_create(s->device, s->base, s->bytes);
   block* first = s->last ? sim_block_cut(s->last, s->bytes / 2) : NULL;
-  if (!first || !s->touched || !sim_start_map_init(&s->live, s->bytes / UNIT_BYTES)) return false;
+  if (!first || !s->charged || !s->touched || !s->chunks ||
+      !sim_start_map_init(&s->live, s->bytes / UNIT_BYTES)) {
+    return false;
+  }
   sim_shelf_put(&s->unused, first, 0);
   sim_shelf_put(&s->unused_pool, s->last, 0);
   return true;
 }
 
+static uint64_t address_bytes(uint64_t memory, bool protect) {
+  uint64_t bytes = round_up(memory, CHUNK_BYTES) * 8;
+  uint64_t mappings = (uint64_t)sim_device_count() * (protect ? 2 : 1);
+  for (int i = 0; i < 2 && bytes * mappings > ADDRESS_BUDGET; ++i) bytes /= 2;
+  return bytes;
+}
+
 bool sim_space_open(device* d, uint64_t memory, bool protect) {
   space* s = &d->space;
-  *s = (space){.file = -1, .memory = memory};
-  uint64_t half = round_up(memory, CHUNK_BYTES);
-  uint64_t mappings = protect ? 2 : 1;
-  uint64_t wanted = (uint64_t)sim_device_count() * half * 4 * mappings;
-  s->is_open = map(s, wanted <= ADDRESS_BUDGET ? half * 4 : half * 2, protect) && fill(d, s);
-  if (!s->is_open) sim_space_close(s);
-  return s->is_open;
+  *s = (space){.device = d, .file = -1, .memory = memory};
+  bool is_open = map(s, address_bytes(memory, protect), protect) && fill(s);
+  if (!is_open) sim_space_close(s);
+  return is_open;
 }
 
 void sim_space_close(space* s) {
   unmap(s);
   if (s->last) sim_block_release_all(s->last);
+  sim_bookkeeping_free(s->charged);
   sim_bookkeeping_free(s->touched);
+  sim_bookkeeping_free(s->chunks);
   sim_start_map_deinit(&s->live);
   *s = (space){.file = -1};
 }
 
-//===-- Host pages ----------------------------------------------------------------------------===//
+//===-- Granules ------------------------------------------------------------------------------===//
 
-static uint64_t granule_of(const space* s, uint64_t address) {
-  return (address - s->base) / GRANULE_BYTES;
-}
+typedef uint64_t (*word_function)(space* s, uint64_t word, uint64_t mask);
 
-// Calls `each` with every word of `touched` that has granules of the range, and their mask.
-static uint64_t for_words(const space* s, uint64_t address, uint64_t bytes,
-                          uint64_t (*each)(uint64_t* word, uint64_t mask)) {
-  uint64_t first = granule_of(s, address);
-  uint64_t last = granule_of(s, address + bytes - 1);
+// Calls `each` with every word of the bit sets that has granules of the range, and their mask.
+static uint64_t for_words(space* s, uint64_t address, uint64_t bytes, word_function each) {
+  uint64_t first = space_granule(s, address);
+  uint64_t last = space_granule(s, address + bytes - 1);
   uint64_t total = 0;
   for (uint64_t word = first / 64; word <= last / 64; ++word) {
     uint64_t mask = UINT64_MAX;
     if (word == first / 64) mask &= UINT64_MAX << first % 64;
     if (word == last / 64) mask &= UINT64_MAX >> (63 - last % 64);
-    total += each(&s->touched[word], mask);
+    total += each(s, word, mask);
   }
   return total;
 }
 
-static uint64_t count_bits(uint64_t* word, uint64_t mask) {
-  return (uint64_t)__builtin_popcountll(*word & mask);
-}
-
-static uint64_t set_bits(uint64_t* word, uint64_t mask) {
-  *word |= mask;
+static uint64_t touch(space* s, uint64_t word, uint64_t mask) {
+  s->touched[word] |= mask;
   return 0;
 }
 
-static uint64_t clear_bits(uint64_t* word, uint64_t mask) {
-  *word &= ~mask;
-  return 0;
+// How many granules that were charged or discharged are touched.
+static uint64_t charge(space* s, uint64_t word, uint64_t mask) {
+  s->charged[word] |= mask;
+  return (uint64_t)__builtin_popcountll(s->touched[word] & mask);
+}
+
+static uint64_t discharge(space* s, uint64_t word, uint64_t mask) {
+  s->charged[word] &= ~mask;
+  return (uint64_t)__builtin_popcountll(s->touched[word] & mask);
 }
 
 static void punch(const space* s, uint64_t address, uint64_t bytes) {
@@ -128,18 +151,27 @@ static void punch(const space* s, uint64_t address, uint64_t bytes) {
             (off_t)bytes);
 }
 
-static void sweep(space* s, const shelf* unused) {
-  tree_node* node = sim_tree_at_least(&unused->blocks, 0, 0);
-  for (; node; node = sim_tree_at_least(&unused->blocks, node->major, node->minor + 1)) {
-    const block* b = (const block*)node;
-    if (!for_words(s, block_address(b), block_size(b), count_bits)) continue;
-    punch(s, block_address(b), block_size(b));
-    for_words(s, block_address(b), block_size(b), clear_bits);
+// Returns the pages of the granules in a word that are touched and not taken, run by run.
+static void sweep_word(space* s, uint64_t word) {
+  uint64_t stale = s->touched[word] & ~s->charged[word];
+  s->touched[word] &= s->charged[word];
+  while (stale) {
+    uint64_t first = (uint64_t)__builtin_ctzll(stale);
+    uint64_t rest = ~(stale >> first);
+    uint64_t count = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
+    punch(s, s->base + (word * 64 + first) * GRANULE_BYTES, count * GRANULE_BYTES);
+    stale &= first + count >= 64 ? 0 : UINT64_MAX << (first + count);
   }
 }
 
+static void sweep(space* s) {
+  uint64_t words = (s->bytes / GRANULE_BYTES + 63) / 64;
+  for (uint64_t word = 0; word < words; ++word) sweep_word(s, word);
+  s->stale = 0;
+}
+
 void sim_space_touch(space* s, uint64_t address, uint64_t bytes) {
-  if (bytes) for_words(s, address, bytes, set_bits);
+  if (bytes) for_words(s, address, bytes, touch);
 }
 
 void sim_space_clear(const space* s, uint64_t address, uint64_t bytes) {
@@ -155,15 +187,21 @@ void sim_space_clear(const space* s, uint64_t address, uint64_t bytes) {
   memset(space_alias(s, last), 0, address + bytes - last);
 }
 
-//===-- Taking and giving back ----------------------------------------------------------------===//
+//===-- Memory and addresses ------------------------------------------------------------------===//
 
-static block* account(space* s, block* b) {
-  s->taken += block_size(b);
+void sim_space_charge(space* s, uint64_t address, uint64_t bytes) {
+  s->taken += bytes;
   // More than was counted, if work that was queued before a free touched granules after it.
-  uint64_t touched = for_words(s, block_address(b), block_size(b), count_bits);
+  uint64_t touched = for_words(s, address, bytes, charge);
   s->stale -= touched < s->stale ? touched : s->stale;
-  sim_device_note_reserved(b->device, s->taken);
-  return b;
+  sim_device_note_reserved(s->device, s->taken);
+}
+
+void sim_space_discharge(space* s, uint64_t address, uint64_t bytes) {
+  s->taken -= bytes;
+  s->stale += for_words(s, address, bytes, discharge);
+  sim_device_note_reserved(s->device, s->taken);
+  if (s->stale > STALE_GRANULES) sweep(s);
 }
 
 block* sim_space_take(space* s, uint64_t bytes) {
@@ -171,7 +209,13 @@ block* sim_space_take(space* s, uint64_t bytes) {
   block* b = sim_shelf_best(&s->unused, bytes);
   if (!b) b = sim_shelf_best(&s->unused_pool, bytes);
   block* taken = b ? sim_shelf_carve(b, bytes) : NULL;
-  return taken ? account(s, taken) : NULL;
+  if (taken) sim_space_charge(s, block_address(taken), bytes);
+  return taken;
+}
+
+void sim_space_give(space* s, block* b) {
+  sim_space_discharge(s, block_address(b), block_size(b));
+  sim_shelf_give(block_address(b) < s->split ? &s->unused : &s->unused_pool, b, 0);
 }
 
 // Takes [address, address + bytes) out of the unused block `b`.
@@ -208,22 +252,14 @@ bool sim_space_has_chunks_after(const space* s, const block* tail, uint64_t byte
 }
 
 block* sim_space_take_chunks(space* s, uint64_t bytes, const block* tail) {
-  if (bytes > s->memory - s->taken) return NULL;
   block* gap = tail ? tail->after : largest(&s->unused_pool);
   uint64_t place = tail ? block_end(tail) : gap ? place_in_gap(gap, bytes) : 0;
-  block* taken = place ? take_within(s, gap, place, bytes) : NULL;
-  return taken ? account(s, taken) : NULL;
+  return place ? take_within(s, gap, place, bytes) : NULL;
 }
 
-void sim_space_give(space* s, block* b) {
-  s->taken -= block_size(b);
-  s->stale += for_words(s, block_address(b), block_size(b), count_bits);
+void sim_space_give_chunks(space* s, block* b) {
   b->pool = NULL;
-  sim_shelf_give(block_address(b) < s->split ? &s->unused : &s->unused_pool, b, 0);
-  if (s->stale <= STALE_GRANULES) return;
-  sweep(s, &s->unused);
-  sweep(s, &s->unused_pool);
-  s->stale = 0;
+  sim_shelf_give(&s->unused_pool, b, 0);
 }
 
 //===-- Live blocks ---------------------------------------------------------------------------===//

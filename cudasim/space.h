@@ -5,8 +5,9 @@
 //    |-- cudaMalloc ------------>|-- pools -------------------->|    blocks; far more address space
 //    |   granules of 2 MiB       |   chunks of 32 MiB           |    than memory, as on a device
 //
-// Pages cost host memory once they are written. Those of memory that was given back are returned to
-// the host in batches, and only if they were used. Guarded by the runtime's lock.
+// Addresses and memory are two things: a pool keeps addresses whose memory it has given back. Pages
+// cost host memory once they are written; those of memory that was given back are returned to the
+// host in batches, and only if they were used. Guarded by the runtime's lock.
 #ifndef CUDASIM_SPACE_H_
 #define CUDASIM_SPACE_H_
 
@@ -20,41 +21,56 @@
 #define CHUNK_BYTES ((uint64_t)32 << 20)
 #define UNIT_BYTES ((uint64_t)512)  // blocks begin at multiples of it
 
+struct device;
+
+// Of each chunk of the pools' addresses: the last free there, of which the host may not have
+// waited.
+typedef struct chunk {
+  struct stream* stream;  // or NULL
+  uint64_t position;      // in the stream
+  uint64_t serial;        // of the free, on the device
+  bool is_mixed;          // there are others, in other streams
+} chunk;
+
 typedef struct space {
+  struct device* device;
   uint64_t base;  // address for the program
   uint64_t bytes;
   uint64_t split;  // address
   char* alias;     // where the simulation sees `base`; the same place without protection
   int file;
-  bool is_open;
   uint64_t memory;  // bytes the device has
   uint64_t taken;   // bytes of it in use
-  shelf unused;     // below the split
+  shelf unused;     // addresses below the split
   shelf unused_pool;
   start_map live;     // live blocks
   block* last;        // in the space: the one that is always there
+  uint64_t* charged;  // a bit per granule: it is taken
   uint64_t* touched;  // a bit per granule: its pages may hold host memory
   uint64_t stale;     // touched granules that are not taken
+  chunk* chunks;      // of all addresses
 } space;
-
-struct device;
 
 // Makes the space of a device with `memory` bytes. False, with nothing left behind, when the host
 // refuses.
 bool sim_space_open(struct device* d, uint64_t memory, bool protect);
 void sim_space_close(space* s);
 
-// Takes `bytes`, a multiple of the granule, as a block on no shelf; NULL when the device or the
-// host has too little.
+// Takes `bytes` of memory and addresses, a multiple of the granule, as a block on no shelf; NULL
+// when the device or the host has too little. Gives it back.
 block* sim_space_take(space* s, uint64_t bytes);
+void sim_space_give(space* s, block* b);
 
-// The same for a pool, in multiples of the chunk and aligned to it: right after `tail`, where
-// sim_space_has_chunks_after said that there is room, or with NULL where there is room to grow.
+// Takes addresses for a pool, in multiples of the chunk and aligned to it: right after `tail`,
+// where sim_space_has_chunks_after said that there is room, or with NULL where there is room to
+// grow. Gives them back.
 block* sim_space_take_chunks(space* s, uint64_t bytes, const block* tail);
 bool sim_space_has_chunks_after(const space* s, const block* tail, uint64_t bytes);
+void sim_space_give_chunks(space* s, block* b);
 
-// Gives back what was taken, or a part of it.
-void sim_space_give(space* s, block* b);
+// Takes memory for addresses of whole granules of which none has any, and gives it back.
+void sim_space_charge(space* s, uint64_t address, uint64_t bytes);
+void sim_space_discharge(space* s, uint64_t address, uint64_t bytes);
 
 // Makes `b` a live block of `requested` bytes; false, with nothing changed, when the host has no
 // memory.
@@ -64,6 +80,19 @@ void sim_space_delist(space* s, block* b);
 // The live block that begins at, or that holds, the address; NULL if there is none.
 block* sim_space_block_at(const space* s, uint64_t address);
 block* sim_space_block_around(const space* s, uint64_t address);
+
+static inline uint64_t space_granule(const space* s, uint64_t address) {
+  return (address - s->base) / GRANULE_BYTES;
+}
+
+static inline bool space_is_charged(const space* s, uint64_t address) {
+  uint64_t granule = space_granule(s, address);
+  return s->charged[granule / 64] >> granule % 64 & 1;
+}
+
+static inline chunk* space_chunk(const space* s, uint64_t address) {
+  return &s->chunks[(address - s->base) / CHUNK_BYTES];
+}
 
 static inline bool space_contains(const space* s, uint64_t address) {
   return address - s->base < s->bytes;

@@ -20,7 +20,8 @@ static stream* take_memory(void) {
   stream* s = recycled;
   if (s) {
     recycled = s->next_of_device;
-    *s = (stream){.slot = s->slot, .submitted = s->submitted, .completed = s->submitted};
+    uint64_t position = s->submitted;
+    *s = (stream){.slot = s->slot, .submitted = position, .completed = position};
     return s;
   }
   s = sim_slab_take(&streams);
@@ -70,6 +71,7 @@ void sim_stream_close(stream* s) {
 }
 
 void sim_stream_recycle(stream* s) {
+  s->observed = s->submitted;
   while (s->shelves) sim_pool_dissolve(s->shelves);
   sim_history_release(s->known);
   unlink_from_device(s);
@@ -150,11 +152,14 @@ stream* sim_stream_for_work(device* current, cudaStream_t handle, cudaError_t* e
 
 //===-- The host ------------------------------------------------------------------------------===//
 
-void sim_stream_observe(stream* s, uint64_t position) {
-  if (position <= s->observed) return;
-  s->observed = position;
-  for (shelf* freed = s->shelves; freed; freed = freed->next_of_stream) {
-    sim_pool_settle(freed, position);
+static void observe(stream* s, uint64_t position) {
+  if (position > s->observed) s->observed = position;
+}
+
+void sim_stream_observe(stream* s, uint64_t position, const history* known) {
+  observe(s, position);
+  for (stream* other = known ? s->device->streams : NULL; other; other = other->next_of_device) {
+    observe(other, sim_history_of(known, other->slot));
   }
 }
 
@@ -177,11 +182,13 @@ void sim_stream_wait_device(device* d) {
   enum { AT_ONCE = 64 };
   target targets[AT_ONCE];
   size_t count = AT_ONCE + 1;
+  uint64_t last_free = d->last_free;
   while (count > AT_ONCE) {  // what is over is met again, as far as it is not done by then
     count = d->queued ? collect_targets(d, targets, AT_ONCE) : 0;
     for (size_t i = 0; i < count && i < AT_ONCE; ++i) {
       sim_scheduler_wait(targets[i].stream, targets[i].position);
     }
   }
-  for (stream* s = d->streams; s; s = s->next_of_device) sim_stream_observe(s, s->completed);
+  for (stream* s = d->streams; s; s = s->next_of_device) observe(s, s->completed);
+  if (last_free > d->observed_free) d->observed_free = last_free;
 }

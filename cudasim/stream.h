@@ -95,8 +95,8 @@ static inline bool stream_is_blocking(const stream* s) {
   return !(s->flags & cudaStreamNonBlocking);
 }
 
-// The host has waited for `s` up to `position`: memory freed up to there is anybody's.
-void sim_stream_observe(stream* s, uint64_t position);
+// The host has waited for `position` of `s`, and so for all of `known`, which that is behind.
+void sim_stream_observe(stream* s, uint64_t position, const history* known);
 
 // Waits for all that is now in the streams of `d`.
 void sim_stream_wait_device(struct device* d);

@@ -53,8 +53,10 @@ static cudaError_t synchronize(device* current, cudaStream_t handle) {
   if (s == d->legacy) error = sim_stream_enter(s);
   if (error) return error;
   uint64_t position = s->submitted;
+  history* known = sim_history_retain(s->known);
   sim_scheduler_wait(s, position);
-  if (s->device == d) sim_stream_observe(s, position);  // unless it was destroyed meanwhile
+  if (s->device == d) sim_stream_observe(s, position, known);  // else it was destroyed meanwhile
+  sim_history_release(known);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
 }

@@ -1,5 +1,5 @@
-// Accessors: what a kernel needs of a tensor (pointer, sizes, strides), checked once on the host and
-// passed by value.
+// Accessors: what a kernel needs of a tensor (pointer, sizes, strides), checked once on the host
+// and passed by value.
 //
 //   __global__ void scale(tmcore::accessor<float, 2> x, float by) {
 //     x(blockIdx.x, threadIdx.x) *= by;
@@ -40,7 +40,7 @@ TM_API TM_NODISCARD tm_status tm_accessor_make(const tm_tensor* tensor, tm_dtype
 
 // The element at a full index, as an lvalue: TM_AT(float, x, i, j) = 1. `type` is the one that the
 // accessor was made for. One to four indices.
-#define TM_AT(type, accessor, ...)                                                       \
+#define TM_AT(type, accessor, ...)                                                        \
   (((type*)(accessor).data)[TM_AT_PICK_(__VA_ARGS__, tm_at4_, tm_at3_, tm_at2_, tm_at1_)( \
       (accessor).stride, __VA_ARGS__)])
 
@@ -79,9 +79,12 @@ template <class T, int Rank>
 struct accessor {
   static_assert(Rank >= 0 && Rank <= TM_MAX_RANK, "rank out of 0 to 8");
 
+  // NOLINTBEGIN(misc-non-private-member-variables-in-classes): what a kernel reads, and nothing
+  // else
   T* data;
-  int64_t shape[Rank ? Rank : 1];
-  int64_t stride[Rank ? Rank : 1];  // elements
+  int64_t shape[Rank + (Rank == 0)];
+  int64_t stride[Rank + (Rank == 0)];  // elements
+  // NOLINTEND(misc-non-private-member-variables-in-classes)
 
   TM_HOST_DEVICE_ int64_t size(int dim) const { return shape[dim]; }
 
@@ -89,7 +92,7 @@ struct accessor {
   template <class... Index>
   TM_HOST_DEVICE_ T& operator()(Index... index) const {
     static_assert(sizeof...(Index) == Rank, "as many indices as dimensions");
-    const int64_t at[Rank ? Rank : 1] = {static_cast<int64_t>(index)...};
+    const int64_t at[Rank + (Rank == 0)] = {static_cast<int64_t>(index)...};
     int64_t offset = 0;
     for (int i = 0; i < Rank; i++) {
       offset += at[i] * stride[i];

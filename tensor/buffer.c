@@ -38,9 +38,9 @@ static bool is_usable(const tm_buffer* buffer) {
 }
 
 tm_buffer tm_buffer_empty_like(const tm_buffer* buffer) {
-  return is_usable(buffer) ? tm_buffer_empty_on(buffer->size, (tm_dtype)buffer->dtype,
-                                                buffer->device)
-                           : tm_buffer_null();
+  return is_usable(buffer)
+             ? tm_buffer_empty_on(buffer->size, (tm_dtype)buffer->dtype, buffer->device)
+             : tm_buffer_null();
 }
 
 tm_buffer tm_buffer_empty_like_on(const tm_buffer* buffer, tm_device_type type) {

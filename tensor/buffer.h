@@ -1,13 +1,13 @@
 // Buffers: a run of elements of one type, without a shape.
 //
 // A tm_buffer is a value that holds one reference to its storage. Plain `=` copies the struct and
-// not the reference: use tm_buffer_share for a second one, tm_buffer_move to pass one on. A function
-// that returns a buffer returns an owned one, except where its name says `borrow`.
+// not the reference: use tm_buffer_share for a second one, tm_buffer_move to pass one on. A
+// function that returns a buffer returns an owned one, except where its name says `borrow`.
 //
 //   tm_auto_buffer ids = tm_buffer_empty(batch, TM_I32, TM_CPU_PINNED);  // released with the block
 //
-// Null is not empty: a buffer is null (tm_buffer_ok is false) where its dtype is; one of 0 elements is
-// ok, has no memory, and keeps device and dtype. A null input gives a null result and leaves the
+// Null is not empty: a buffer is null (tm_buffer_ok is false) where its dtype is; one of 0 elements
+// is ok, has no memory, and keeps device and dtype. A null input gives a null result and leaves the
 // earlier failure on record.
 // Threads: a tm_buffer is a plain value; the storage under it may be shared by threads.
 #ifndef TM_TENSOR_BUFFER_H_
@@ -42,9 +42,9 @@ enum tm_handle_flags_ {
 
 //===-- Creating ----------------------------------------------------------===//
 
-// `size` elements from the context's innermost allocator of that device type, from the one on exactly
-// that device, or from `allocator`. Contents are undefined. Null on failure.
-// Errors: TM_ERR_INVALID (a negative size, no dtype), TM_ERR_OVERFLOW, TM_ERR_UNAVAILABLE (no such
+// `size` elements from the context's innermost allocator of that device type, from the one on
+// exactly that device, or from `allocator`. Contents are undefined. Null on failure. Errors:
+// TM_ERR_INVALID (a negative size, no dtype), TM_ERR_OVERFLOW, TM_ERR_UNAVAILABLE (no such
 //         allocator), and those of the allocator; when memory runs out the context's handlers are
 //         asked first.
 static inline tm_buffer tm_buffer_empty(int64_t size, tm_dtype dtype, tm_device_type type);
@@ -63,14 +63,14 @@ TM_API TM_NODISCARD tm_buffer tm_buffer_empty_like_as(const tm_buffer* buffer, t
 TM_API TM_NODISCARD tm_buffer tm_buffer_from_borrowed(void* data, int64_t size, tm_dtype dtype,
                                                       tm_device device);
 
-// Takes over `bytes` of memory at `data`, of which the buffer shows `size` elements. `deleter` (which
-// may be NULL) is called with `data`, `bytes` and `user` when the last reference is gone. Null on
-// failure; then `data` stays the caller's and `deleter` is not called.
-// Errors: as tm_buffer_from_borrowed, TM_ERR_OUT_OF_RANGE (fewer bytes than the elements take),
+// Takes over `bytes` of memory at `data`, of which the buffer shows `size` elements. `deleter`
+// (which may be NULL) is called with `data`, `bytes` and `user` when the last reference is gone.
+// Null on failure; then `data` stays the caller's and `deleter` is not called. Errors: as
+// tm_buffer_from_borrowed, TM_ERR_OUT_OF_RANGE (fewer bytes than the elements take),
 //         TM_ERR_NO_MEMORY.
 TM_API TM_NODISCARD tm_buffer tm_buffer_adopt(void* data, size_t bytes, int64_t size,
-                                              tm_dtype dtype, tm_device device,
-                                              tm_deleter deleter, void* user);
+                                              tm_dtype dtype, tm_device device, tm_deleter deleter,
+                                              void* user);
 
 //===-- Lifetime ----------------------------------------------------------===//
 
@@ -127,11 +127,11 @@ static inline void tm_buffer_assign(tm_buffer* buffer, tm_buffer value) {
 }
 
 // Declares the auto buffer `name`, or returns the status from the calling function.
-#define TM_TRY_BUFFER(name, call)              \
-  tm_auto_buffer name = (call);                \
-  if (TM_UNLIKELY(!tm_buffer_ok(&(name)))) {   \
-    return TM_NULL_HANDLE(#name);              \
-  }                                            \
+#define TM_TRY_BUFFER(name, call)            \
+  tm_auto_buffer name = (call);              \
+  if (TM_UNLIKELY(!tm_buffer_ok(&(name)))) { \
+    return TM_NULL_HANDLE(#name);            \
+  }                                          \
   (void)0
 
 //===-- Asking ------------------------------------------------------------===//
@@ -142,8 +142,8 @@ TM_API size_t tm_buffer_byte_size(const tm_buffer* buffer);
 // Element 0; NULL where there is none.
 static inline void* tm_buffer_data(const tm_buffer* buffer) { return buffer->data; }
 
-// Element 0, checked to be of `dtype`; NULL after raising TM_ERR_INVALID where it is not. NULL without
-// raising where the buffer has no elements.
+// Element 0, checked to be of `dtype`; NULL after raising TM_ERR_INVALID where it is not. NULL
+// without raising where the buffer has no elements.
 TM_API TM_NODISCARD void* tm_buffer_data_as(const tm_buffer* buffer, tm_dtype dtype);
 
 // The same for a type of the language: float* x = TM_BUFFER_DATA(float, &buffer).

@@ -2,11 +2,11 @@
 
 #include <string.h>
 
-#include "tensor/copy_plan.h"
 #include "alloc/cuda_runtime.h"
+#include "tensor/copy_plan.h"
+#include "tensor/memory.h"
 #include "tm/context/context.h"
 #include "tm/tensor/dry.h"
-#include "tensor/memory.h"
 
 //===-- Checks ------------------------------------------------------------===//
 
@@ -85,13 +85,13 @@ static void copy_runs(const char* source, int64_t source_step, char* destination
                       int64_t destination_step, int64_t count, size_t run) {
   switch (run) {
 // A size that the compiler knows is a load and a store instead of a call.
-#define COPY_RUNS_OF(size)                                      \
-  case size:                                                    \
-    for (; count > 0; count--) {                                \
-      memcpy(destination, source, size);                        \
-      source += source_step;                                    \
-      destination += destination_step;                          \
-    }                                                           \
+#define COPY_RUNS_OF(size)               \
+  case size:                             \
+    for (; count > 0; count--) {         \
+      memcpy(destination, source, size); \
+      source += source_step;             \
+      destination += destination_step;   \
+    }                                    \
     break
     COPY_RUNS_OF(1);
     COPY_RUNS_OF(2);
@@ -107,31 +107,52 @@ static void copy_runs(const char* source, int64_t source_step, char* destination
   }
 }
 
-static void copy_loops(const tm_copy_plan_* plan, int32_t loop, const char* source,
-                       char* destination) {
+// Steps to the next iteration of all loops but the innermost; false past the last. The offsets, in
+// bytes, follow.
+static bool next_row(const tm_copy_plan_* plan, int64_t* index, int64_t* source,
+                     int64_t* destination) {
+  for (int32_t i = plan->rank - 2; i >= 0; i--) {
+    *source += plan->source[i];
+    *destination += plan->destination[i];
+    if (++index[i] < plan->count[i]) {
+      return true;
+    }
+    *source -= plan->count[i] * plan->source[i];
+    *destination -= plan->count[i] * plan->destination[i];
+    index[i] = 0;
+  }
+  return false;
+}
+
+static void copy_on_host(const tm_copy_plan_* plan, const char* source, char* destination) {
   if (plan->rank == 0) {
     memcpy(destination, source, plan->run);
     return;
   }
-  if (loop == plan->rank - 1) {
-    copy_runs(source, plan->source[loop], destination, plan->destination[loop], plan->count[loop],
-              plan->run);
-    return;
-  }
-  for (int64_t i = 0; i < plan->count[loop]; i++) {
-    copy_loops(plan, loop + 1, source + i * plan->source[loop],
-               destination + i * plan->destination[loop]);
-  }
+  const int32_t row = plan->rank - 1;
+  int64_t index[TM_MAX_RANK] = {0};
+  int64_t from = 0;
+  int64_t to = 0;
+  do {
+    copy_runs(source + from, plan->source[row], destination + to, plan->destination[row],
+              plan->count[row], plan->run);
+  } while (next_row(plan, index, &from, &to));
 }
 
-static void fill_loops(const tm_copy_plan_* plan, int32_t loop, uint8_t value, char* destination) {
-  if (loop == plan->rank) {
+static void fill_on_host(const tm_copy_plan_* plan, uint8_t value, char* destination) {
+  if (plan->rank == 0) {
     memset(destination, value, plan->run);
     return;
   }
-  for (int64_t i = 0; i < plan->count[loop]; i++) {
-    fill_loops(plan, loop + 1, value, destination + i * plan->destination[loop]);
-  }
+  const int32_t row = plan->rank - 1;
+  int64_t index[TM_MAX_RANK] = {0};
+  int64_t unused = 0;
+  int64_t to = 0;
+  do {
+    for (int64_t i = 0; i < plan->count[row]; i++) {
+      memset(destination + to + i * plan->destination[row], value, plan->run);
+    }
+  } while (next_row(plan, index, &unused, &to));
 }
 
 //===-- On a stream -------------------------------------------------------===//
@@ -295,7 +316,7 @@ tm_status tm_copy(const tm_tensor* source, const tm_tensor* destination) {
   if (!is_on_host(source) || !is_on_host(destination)) {
     return copy_on_stream(source, destination, &plan);
   }
-  copy_loops(&plan, 0, source->data, destination->data);
+  copy_on_host(&plan, source->data, destination->data);
   return TM_OK;
 }
 
@@ -317,7 +338,7 @@ tm_status tm_fill_bytes(const tm_tensor* destination, uint8_t value) {
   if (!is_on_host(destination)) {
     return fill_on_stream(destination, value, &plan);
   }
-  fill_loops(&plan, 0, value, destination->data);
+  fill_on_host(&plan, value, destination->data);
   return TM_OK;
 }
 

@@ -3,17 +3,18 @@
 // Where both sides are host memory the copy is done by the calling thread when it returns, without
 // any stream; the caller has seen to it that no stream still uses the memory. Where a device is
 // involved it runs on the context's stream and the call may return before it has: pageable host
-// memory may be reused at once when it was the source, everything else once the stream has passed. A
-// side that was made on another stream than the copy's records the copy's, so its free waits; ordering
-// the *contents* between streams is the caller's (tm_stream_wait_stream).
+// memory may be reused at once when it was the source, everything else once the stream has passed.
+// A side that was made on another stream than the copy's records the copy's, so its free waits;
+// ordering the *contents* between streams is the caller's (tm_stream_wait_stream).
 //
-// Layouts. Both sides may be strided. On the host every pair of layouts of one shape is copied. Where
-// a device is involved, a pair is copied when it is one memcpy, of one, two or three dimensions, after
-// neighbouring dimensions are merged: contiguous tensors, column ranges of matrices, ranges of three
-// dimensions with regular pitches. Others, among them transpositions, are TM_ERR_UNAVAILABLE.
+// Layouts. Both sides may be strided. On the host every pair of layouts of one shape is copied.
+// Where a device is involved, a pair is copied when it is one memcpy, of one, two or three
+// dimensions, after neighbouring dimensions are merged: contiguous tensors, column ranges of
+// matrices, ranges of three dimensions with regular pitches. Others, among them transpositions, are
+// TM_ERR_UNAVAILABLE.
 //
-// Dry memory is neither read nor written: the operation is checked, counted (dry.h) and done; it needs
-// no stream.
+// Dry memory is neither read nor written: the operation is checked, counted (dry.h) and done; it
+// needs no stream.
 #ifndef TM_TENSOR_COPY_H_
 #define TM_TENSOR_COPY_H_
 
@@ -28,7 +29,8 @@ TM_EXTERN_C_BEGIN
 
 // Copies the elements of `source` to `destination`. Both have one shape and one dtype. No elements:
 // nothing to do. On error the destination is unchanged.
-// Errors: TM_ERR_INVALID (null; shapes or dtypes differ; the two overlap; elements of the destination
+// Errors: TM_ERR_INVALID (null; shapes or dtypes differ; the two overlap; elements of the
+// destination
 //         overlap each other; a run of elements narrower than a byte that is no whole number of
 //         bytes), TM_ERR_UNAVAILABLE (no current stream, layouts as above), TM_ERR_NO_MEMORY,
 //         TM_ERR_DEVICE_LOST, TM_ERR_CUDA.

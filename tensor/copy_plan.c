@@ -8,7 +8,8 @@
 
 #include "tensor/memory.h"
 
-// The loops in elements, larger steps in the destination first; loops of one iteration are left out.
+// The loops in elements, larger steps in the destination first; loops of one iteration are left
+// out.
 static void sort_loops(const tm_layout* source, const tm_layout* destination, tm_copy_plan_* plan) {
   plan->rank = 0;
   for (int32_t i = 0; i < tm_layout_rank(destination); i++) {
@@ -59,8 +60,8 @@ static TM_COLD tm_status no_whole_bytes(tm_dtype dtype, int64_t elements) {
                   tm_dtype_name(dtype), (long long)elements);
 }
 
-tm_status tm_copy_plan_make_(tm_dtype dtype, const tm_layout* source,
-                             const tm_layout* destination, tm_copy_plan_* out) {
+tm_status tm_copy_plan_make_(tm_dtype dtype, const tm_layout* source, const tm_layout* destination,
+                             tm_copy_plan_* out) {
   sort_loops(source, destination, out);
   merge_loops(out);
   const int64_t elements = take_run(out);

@@ -3,8 +3,8 @@
 #include <string.h>
 
 static const char* const names[TM_DTYPES] = {
-    "null", "bool", "u8",  "u16",  "u32",  "u64",  "i8",   "i16",  "i32", "i64", "f16",     "bf16",
-    "f32",  "f64",  "e4m3", "e5m2", "e2m1", "e2m3", "e3m2", "u2",   "u4",  "u6",  "pointer",
+    "null", "bool", "u8",   "u16",  "u32",  "u64",  "i8",   "i16", "i32", "i64", "f16",     "bf16",
+    "f32",  "f64",  "e4m3", "e5m2", "e2m1", "e2m3", "e3m2", "u2",  "u4",  "u6",  "pointer",
 };
 
 const char* tm_dtype_name(tm_dtype dtype) {
@@ -65,8 +65,8 @@ tm_status tm_dtype_count(tm_dtype dtype, size_t bytes, int64_t* out) {
   size_t count;
   if (__builtin_mul_overflow(groups, (size_t)8, &count) ||
       __builtin_add_overflow(count, rest, &count) || count > INT64_MAX) {
-    return TM_RAISE(TM_ERR_OVERFLOW, "%zu bytes hold more elements of %s than int64_t counts", bytes,
-                    tm_dtype_name(dtype));
+    return TM_RAISE(TM_ERR_OVERFLOW, "%zu bytes hold more elements of %s than int64_t counts",
+                    bytes, tm_dtype_name(dtype));
   }
   *out = (int64_t)count;
   return TM_OK;

@@ -45,8 +45,8 @@ enum { TM_DTYPES = 23 };  // values of tm_dtype, the null type included
 
 // Bits of one element; 0 for the null type and for a value that is no type.
 static inline int tm_dtype_bits(tm_dtype dtype) {
-  static const uint8_t bits[TM_DTYPES] = {0,  8,  8,  16, 32, 64, 8, 16, 32, 64, 16, 16,
-                                          32, 64, 8,  8,  4,  6,  6, 2,  4,  6,  64};
+  static const uint8_t bits[TM_DTYPES] = {0,  8,  8, 16, 32, 64, 8, 16, 32, 64, 16, 16,
+                                          32, 64, 8, 8,  4,  6,  6, 2,  4,  6,  64};
   return (unsigned)dtype < TM_DTYPES ? bits[dtype] : 0;
 }
 
@@ -77,6 +77,7 @@ TM_EXTERN_C_END
 // no tm_dtype stands for is TM_DTYPE_NULL. C has no name for the narrow floats: say TM_F16.
 #ifndef __cplusplus
 
+// clang-format off
 #define TM_DTYPE_OF(type)                                       \
   _Generic((type)0,                                             \
       _Bool: TM_BOOL,                                           \
@@ -94,6 +95,7 @@ TM_EXTERN_C_END
       float: TM_F32,                                            \
       double: TM_F64,                                           \
       default: TM_DTYPE_OF_POINTER_((type)0))
+// clang-format on
 // 5 is what gcc and clang call the class of pointers.
 #define TM_DTYPE_OF_POINTER_(x) (__builtin_classify_type(x) == 5 ? TM_POINTER : TM_DTYPE_NULL)
 
@@ -124,10 +126,10 @@ struct dtype_of<T*> {
   static constexpr tm_dtype value = TM_POINTER;
 };
 
-#define TM_DTYPE_IS_(type, dtype)                \
-  template <>                                    \
-  struct dtype_of<type> {                        \
-    static constexpr tm_dtype value = (dtype);   \
+#define TM_DTYPE_IS_(type, dtype)              \
+  template <>                                  \
+  struct dtype_of<type> {                      \
+    static constexpr tm_dtype value = (dtype); \
   }
 TM_DTYPE_IS_(bool, TM_BOOL);
 TM_DTYPE_IS_(char, static_cast<char>(-1) < static_cast<char>(1) ? TM_I8 : TM_U8);

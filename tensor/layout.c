@@ -324,8 +324,8 @@ static TM_COLD tm_status bad_view(const tm_layout* layout, const tm_shape* shape
                   text_of_shape(shape, asked), reason);
 }
 
-// Copies `asked` to `out`, with what is left of `size` elements in place of a -1. Returns the reason
-// why that cannot be, or NULL.
+// Copies `asked` to `out`, with what is left of `size` elements in place of a -1. Returns the
+// reason why that cannot be, or NULL.
 static const char* resolve_wildcard(const tm_shape* asked, int64_t size, tm_shape* out) {
   int32_t wildcard = -1;
   int64_t known = 1;
@@ -360,8 +360,8 @@ static const char* resolve_wildcard(const tm_shape* asked, int64_t size, tm_shap
 }
 
 // Gives each size of `out` the stride that visits the offsets of `from`, which is coalesced and has
-// elements, in the same order. False where there is none: a size would reach over two dimensions that
-// did not merge.
+// elements, in the same order. False where there is none: a size would reach over two dimensions
+// that did not merge.
 static bool restride(const tm_layout* from, tm_layout* out) {
   int32_t source = tm_layout_rank(from);
   int64_t left = 1;    // elements of dimension `source` that are not distributed yet
@@ -370,8 +370,10 @@ static bool restride(const tm_layout* from, tm_layout* out) {
     const int64_t size = out->shape[i];
     if (size != 1 && left == 1) {
       source--;
+      // NOLINTBEGIN(clang-analyzer-core.uninitialized.Assign): there are as many elements left
       left = from->shape[source];
       stride = from->stride[source];
+      // NOLINTEND(clang-analyzer-core.uninitialized.Assign)
     }
     if (left % size != 0) {
       return false;
@@ -594,7 +596,8 @@ tm_status tm_layout_unsqueeze(const tm_layout* layout, int32_t dim, tm_layout* o
   }
   out->shape[at] = 1;
   out->stride[at] = 1;
-  // The stride of a size of 1 is never used; this one keeps a row-major layout row-major to the eye.
+  // The stride of a size of 1 is never used; this one keeps a row-major layout row-major to the
+  // eye.
   if (at < rank && __builtin_mul_overflow(at_least_one(out->shape[at + 1]), out->stride[at + 1],
                                           &out->stride[at])) {
     out->stride[at] = 1;
@@ -674,8 +677,8 @@ tm_status tm_layout_parse(const char* text, tm_layout* out) {
     return TM_RAISE(TM_ERR_INVALID, "tm_layout_parse: the text is NULL");
   }
   const char* at = text;
-  tm_shape shape;
-  tm_shape stride;
+  tm_shape shape = {0};
+  tm_shape stride = {0};
   TM_TRY(parse_list(text, &at, &shape));
   if (*at != ':') {
     return malformed(text, at, "no ':'");

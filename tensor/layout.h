@@ -28,8 +28,8 @@ enum { TM_LAYOUT_TEXT_SIZE = 384 };  // bytes that hold any layout as text, the 
 
 // Only the first `ranked - 1` entries are ever written, read or copied.
 typedef struct tm_layout {
-  int32_t ranked;              // rank + 1; 0 in the null layout
-  int64_t shape[TM_MAX_RANK];  // sizes, outermost first
+  int32_t ranked;               // rank + 1; 0 in the null layout
+  int64_t shape[TM_MAX_RANK];   // sizes, outermost first
   int64_t stride[TM_MAX_RANK];  // elements
 } tm_layout;
 
@@ -110,7 +110,8 @@ TM_API TM_NODISCARD tm_status tm_layout_coalesce(const tm_layout* layout, tm_lay
 
 // Another shape that visits the same offsets in the same order. One size may be -1: it becomes what
 // is left. Layouts that are not contiguous are viewed where strides can express it.
-// Errors: TM_ERR_INVALID (two wildcards, other negative sizes, a wildcard beside a size of 0, another
+// Errors: TM_ERR_INVALID (two wildcards, other negative sizes, a wildcard beside a size of 0,
+// another
 //         number of elements, strides that cannot express it), TM_ERR_OVERFLOW.
 static inline tm_status tm_layout_view(const tm_layout* layout, tm_shape shape, tm_layout* out);
 
@@ -149,8 +150,7 @@ TM_API tm_status tm_layout_offset_(const tm_layout* layout, const tm_shape* inde
 TM_API tm_status tm_layout_view_(const tm_layout* layout, const tm_shape* shape, tm_layout* out);
 TM_API tm_status tm_layout_slice_(const tm_layout* layout, const tm_shape* base,
                                   const tm_shape* size, tm_layout* out, int64_t* offset);
-TM_API tm_status tm_layout_permute_(const tm_layout* layout, const tm_shape* order,
-                                    tm_layout* out);
+TM_API tm_status tm_layout_permute_(const tm_layout* layout, const tm_shape* order, tm_layout* out);
 
 TM_NODISCARD static inline tm_status tm_layout_make(tm_shape shape, tm_layout* out) {
   return tm_layout_make_(&shape, out);

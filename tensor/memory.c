@@ -36,10 +36,10 @@ tm_status tm_memory_check_(const void* data, size_t bytes, tm_dtype dtype, tm_de
   if (!data && bytes) {
     return TM_RAISE(TM_ERR_INVALID, "%zu bytes of memory at NULL", bytes);
   }
-  const size_t alignment = ((size_t)tm_dtype_bits(dtype) + 7) / 8;
-  if (bytes && (uintptr_t)data % alignment != 0) {
-    return TM_RAISE(TM_ERR_INVALID, "memory at %p: elements of %s begin at multiples of %zu",
-                    data, tm_dtype_name(dtype), alignment);
+  const size_t alignment = (size_t)tm_dtype_bits(dtype) / 8;
+  if (alignment > 1 && bytes && (uintptr_t)data % alignment != 0) {
+    return TM_RAISE(TM_ERR_INVALID, "memory at %p: elements of %s begin at multiples of %zu", data,
+                    tm_dtype_name(dtype), alignment);
   }
   return TM_OK;
 }

@@ -16,8 +16,8 @@
 #include "tm/tensor/dtype.h"
 
 // Takes `bytes` from `allocator`, or, where that is NULL, from the context's for `device`; asks the
-// context's handlers when memory runs out. Stores where the memory lies; of 0 bytes, where it would.
-// Errors: as tm_buffer_empty. On error, and for 0 bytes, `*out` is NULL.
+// context's handlers when memory runs out. Stores where the memory lies; of 0 bytes, where it
+// would. Errors: as tm_buffer_empty. On error, and for 0 bytes, `*out` is NULL.
 TM_NODISCARD tm_status tm_memory_alloc_(tm_device device, tm_allocator* allocator, size_t bytes,
                                         tm_storage** out, tm_device* where);
 

@@ -3,8 +3,8 @@
 //   tm_empty(TM_SHAPE(tokens, hidden), TM_F16, TM_DEVICE);
 //
 // Only the first `rank` entries are ever written or read: a shape of two sizes costs three stores.
-// The same struct carries other lists with one number per dimension (where a slice starts, the order
-// of a permutation); TM_INDEX is TM_SHAPE under a name that reads right there.
+// The same struct carries other lists with one number per dimension (where a slice starts, the
+// order of a permutation); TM_INDEX is TM_SHAPE under a name that reads right there.
 #ifndef TM_TENSOR_SHAPE_H_
 #define TM_TENSOR_SHAPE_H_
 

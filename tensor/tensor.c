@@ -1,7 +1,7 @@
 #include "tm/tensor/tensor.h"
 
-#include "tm/context/context.h"
 #include "tensor/memory.h"
+#include "tm/context/context.h"
 
 //===-- Creating: the hot path --------------------------------------------===//
 
@@ -9,7 +9,8 @@
 // that is wrong, no allocator, a rare rank) starts over in empty_general.
 //
 // There is a function per common rank, in which every field is set by itself and every index is a
-// constant: then gcc builds the result where the caller wants it, instead of on the stack and copied.
+// constant: then gcc builds the result where the caller wants it, instead of on the stack and
+// copied.
 
 // Every case, with every check and its words.
 static TM_COLD tm_tensor empty_general(const tm_shape* shape, tm_dtype dtype, tm_device device,
@@ -226,9 +227,8 @@ static bool is_usable(const tm_tensor* tensor) {
 }
 
 tm_tensor tm_empty_like(const tm_tensor* tensor) {
-  return is_usable(tensor)
-             ? tm_empty_on(tm_shape_of(tensor), tm_dtype_of(tensor), tensor->device)
-             : tm_null();
+  return is_usable(tensor) ? tm_empty_on(tm_shape_of(tensor), tm_dtype_of(tensor), tensor->device)
+                           : tm_null();
 }
 
 tm_tensor tm_empty_like_on(const tm_tensor* tensor, tm_device_type type) {
@@ -372,8 +372,8 @@ void tm_assign(tm_tensor* tensor, tm_tensor value) {
 
 size_t tm_byte_size(const tm_tensor* tensor) {
   size_t bytes = 0;
-  return tm_ok(tensor) &&
-                 tm_dtype_bytes(tm_dtype_of(tensor), tm_layout_size(&tensor->layout), &bytes) == TM_OK
+  return tm_ok(tensor) && tm_dtype_bytes(tm_dtype_of(tensor), tm_layout_size(&tensor->layout),
+                                         &bytes) == TM_OK
              ? bytes
              : 0;
 }
@@ -426,7 +426,8 @@ static tm_tensor derive(const tm_tensor* source, tm_status status, const tm_layo
     return make(NULL, NULL, layout, source->device, dtype);
   }
   return make(tm_memory_take_(source->storage, source->flags, take),
-              (char*)source->data + tm_memory_offset_(dtype, offset), layout, source->device, dtype);
+              (char*)source->data + tm_memory_offset_(dtype, offset), layout, source->device,
+              dtype);
 }
 
 tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
@@ -446,7 +447,8 @@ static tm_status check_bytes(const tm_tensor* tensor, const tm_layout* slice, in
        (tm_memory_at_byte_(dtype, end) || end == tm_layout_cosize(&tensor->layout)))) {
     return TM_OK;
   }
-  return TM_RAISE(TM_ERR_INVALID, "slice of a tensor of %s: elements %lld to %lld are no whole bytes",
+  return TM_RAISE(TM_ERR_INVALID,
+                  "slice of a tensor of %s: elements %lld to %lld are no whole bytes",
                   tm_dtype_name(dtype), (long long)offset, (long long)end);
 }
 
@@ -471,7 +473,8 @@ tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, i
   tm_shape sizes;
   const int32_t rank = tm_rank(tensor);
   if (rank == 0) {
-    (void)TM_RAISE(TM_ERR_OUT_OF_RANGE, "slice of a tensor of rank 0: it has no outermost dimension");
+    (void)TM_RAISE(TM_ERR_OUT_OF_RANGE,
+                   "slice of a tensor of rank 0: it has no outermost dimension");
     return give_up(tensor, take);
   }
   bases.rank = rank;

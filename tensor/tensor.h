@@ -6,17 +6,17 @@
 //     TM_TRY_TENSOR(heads, tm_transpose_move(tm_view(&x, TM_SHAPE(tokens, -1, 128)), 0, 1));
 //   }                                                             // all released
 //
-// A tm_tensor is a value that holds one reference to its storage. Plain `=` copies the struct and not
-// the reference: use tm_share for a second one, tm_move to pass one on. A function that returns a
-// tensor returns an owned one, except where its name says `borrow`.
+// A tm_tensor is a value that holds one reference to its storage. Plain `=` copies the struct and
+// not the reference: use tm_share for a second one, tm_move to pass one on. A function that returns
+// a tensor returns an owned one, except where its name says `borrow`.
 //
 // Operations take `const tm_tensor*`. Each also has a form `_move` that consumes its argument, so
 // that a chain leaks nothing. A null input gives a null result and leaves the earlier failure on
 // record: check a chain once, at its end.
 //
-// Null is not empty: a tensor is null (tm_ok is false) where its dtype is; one without elements is ok,
-// has no memory, and keeps device, dtype and shape.
-// Threads: a tm_tensor is a plain value; the storage under it may be shared by threads.
+// Null is not empty: a tensor is null (tm_ok is false) where its dtype is; one without elements is
+// ok, has no memory, and keeps device, dtype and shape. Threads: a tm_tensor is a plain value; the
+// storage under it may be shared by threads.
 #ifndef TM_TENSOR_TENSOR_H_
 #define TM_TENSOR_TENSOR_H_
 
@@ -50,9 +50,9 @@ typedef struct tm_tensor {
 //===-- Creating ----------------------------------------------------------===//
 
 // A contiguous tensor from the context's innermost allocator of that device type, from the one on
-// exactly that device, or from `allocator`. It is first and last used on the current stream. Contents
-// are undefined. Null on failure.
-// Errors: TM_ERR_INVALID (rank out of 0 to 8, a negative size, no dtype), TM_ERR_OVERFLOW,
+// exactly that device, or from `allocator`. It is first and last used on the current stream.
+// Contents are undefined. Null on failure. Errors: TM_ERR_INVALID (rank out of 0 to 8, a negative
+// size, no dtype), TM_ERR_OVERFLOW,
 //         TM_ERR_UNAVAILABLE (no such allocator), and those of the allocator; when memory runs out
 //         the context's handlers are asked first.
 static inline tm_tensor tm_empty(tm_shape shape, tm_dtype dtype, tm_device_type type);
@@ -67,13 +67,14 @@ TM_API TM_NODISCARD tm_tensor tm_empty_like_as(const tm_tensor* tensor, tm_dtype
 
 // Contiguous memory that stays its owner's, who keeps it until every tensor on it is gone and its
 // uses on streams are done. Null on failure.
-// Errors: TM_ERR_INVALID (NULL for a shape with elements, a pointer not aligned to the element, rank,
+// Errors: TM_ERR_INVALID (NULL for a shape with elements, a pointer not aligned to the element,
+// rank,
 //         sizes, no dtype, no such device), TM_ERR_OVERFLOW.
 static inline tm_tensor tm_from_borrowed(void* data, tm_shape shape, tm_dtype dtype,
                                          tm_device device);
 
-// Takes over `bytes` of memory at `data`, on which the tensor lies contiguously. `deleter` (which may
-// be NULL) is called with `data`, `bytes` and `user` when the last reference is gone. Null on
+// Takes over `bytes` of memory at `data`, on which the tensor lies contiguously. `deleter` (which
+// may be NULL) is called with `data`, `bytes` and `user` when the last reference is gone. Null on
 // failure; then `data` stays the caller's and `deleter` is not called.
 // Errors: as tm_from_borrowed, TM_ERR_OUT_OF_RANGE (fewer bytes than the shape takes),
 //         TM_ERR_NO_MEMORY.
@@ -81,7 +82,8 @@ static inline tm_tensor tm_adopt(void* data, size_t bytes, tm_shape shape, tm_dt
                                  tm_device device, tm_deleter deleter, void* user);
 
 // A buffer's memory under a layout. The tensor holds a reference of its own. Null on failure.
-// Errors: TM_ERR_OUT_OF_RANGE (the layout reaches beyond the buffer), TM_ERR_INVALID (a null layout,
+// Errors: TM_ERR_OUT_OF_RANGE (the layout reaches beyond the buffer), TM_ERR_INVALID (a null
+// layout,
 //         negative sizes or strides), TM_ERR_OVERFLOW.
 TM_API TM_NODISCARD tm_tensor tm_from_buffer(const tm_buffer* buffer, const tm_layout* layout);
 
@@ -133,11 +135,11 @@ TM_API TM_NODISCARD tm_tensor tm_borrow(const tm_tensor* tensor);
 TM_API void tm_assign(tm_tensor* tensor, tm_tensor value);
 
 // Declares the auto tensor `name`, or returns the status from the calling function.
-#define TM_TRY_TENSOR(name, call)       \
-  tm_auto_tensor name = (call);         \
-  if (TM_UNLIKELY(!tm_ok(&(name)))) {   \
-    return TM_NULL_HANDLE(#name);       \
-  }                                     \
+#define TM_TRY_TENSOR(name, call)     \
+  tm_auto_tensor name = (call);       \
+  if (TM_UNLIKELY(!tm_ok(&(name)))) { \
+    return TM_NULL_HANDLE(#name);     \
+  }                                   \
   (void)0
 
 //===-- Asking ------------------------------------------------------------===//
@@ -173,8 +175,8 @@ static inline bool tm_is_contiguous(const tm_tensor* tensor) {
 // Element 0; NULL where there is none.
 static inline void* tm_data(const tm_tensor* tensor) { return tensor->data; }
 
-// Element 0, checked to be of `dtype`; NULL after raising TM_ERR_INVALID where it is not. NULL without
-// raising where the tensor has no elements.
+// Element 0, checked to be of `dtype`; NULL after raising TM_ERR_INVALID where it is not. NULL
+// without raising where the tensor has no elements.
 TM_API TM_NODISCARD void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype);
 
 // The same for a type of the language: float* x = TM_DATA(float, &tensor).
@@ -196,7 +198,8 @@ static inline tm_tensor tm_view(const tm_tensor* tensor, tm_shape shape);
 static inline tm_tensor tm_view_move(tm_tensor tensor, tm_shape shape);
 
 // The part that starts at `base`, of `size` elements per dimension; a size of -1 is the rest.
-// Errors: also TM_ERR_INVALID where elements narrower than a byte would not start, or end, at a whole
+// Errors: also TM_ERR_INVALID where elements narrower than a byte would not start, or end, at a
+// whole
 //         byte.
 static inline tm_tensor tm_slice(const tm_tensor* tensor, tm_shape base, tm_shape size);
 static inline tm_tensor tm_slice_move(tm_tensor tensor, tm_shape base, tm_shape size);
@@ -230,8 +233,8 @@ static inline tm_tensor tm_unsqueeze_move(tm_tensor tensor, int32_t dim);
 
 // From here on the memory is also used on `stream`, which is neither the one the tensor was made on
 // nor that of a tmcore copy: its free will wait for that use. See tm_storage_record_stream. Memory
-// that is borrowed from outside is its owner's to keep: then, and for dry memory, this does nothing.
-// Errors: as tm_storage_record_stream.
+// that is borrowed from outside is its owner's to keep: then, and for dry memory, this does
+// nothing. Errors: as tm_storage_record_stream.
 TM_API TM_NODISCARD tm_status tm_record_stream(const tm_tensor* tensor, tm_stream* stream);
 
 //===-- What the inline functions call ------------------------------------===//
@@ -254,13 +257,11 @@ TM_API tm_tensor tm_t_(const tm_tensor* tensor, int take);
 TM_API tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take);
 TM_API tm_tensor tm_unsqueeze_(const tm_tensor* tensor, int32_t dim, int take);
 
-TM_NODISCARD static inline tm_tensor tm_empty(tm_shape shape, tm_dtype dtype,
-                                              tm_device_type type) {
+TM_NODISCARD static inline tm_tensor tm_empty(tm_shape shape, tm_dtype dtype, tm_device_type type) {
   return tm_empty_(&shape, dtype, tm_device_any_(type), NULL);
 }
 
-TM_NODISCARD static inline tm_tensor tm_empty_on(tm_shape shape, tm_dtype dtype,
-                                                 tm_device device) {
+TM_NODISCARD static inline tm_tensor tm_empty_on(tm_shape shape, tm_dtype dtype, tm_device device) {
   return tm_empty_(&shape, dtype, device, NULL);
 }
 
@@ -275,8 +276,8 @@ TM_NODISCARD static inline tm_tensor tm_from_borrowed(void* data, tm_shape shape
 }
 
 TM_NODISCARD static inline tm_tensor tm_adopt(void* data, size_t bytes, tm_shape shape,
-                                              tm_dtype dtype, tm_device device,
-                                              tm_deleter deleter, void* user) {
+                                              tm_dtype dtype, tm_device device, tm_deleter deleter,
+                                              void* user) {
   return tm_adopt_(data, bytes, &shape, dtype, device, deleter, user);
 }
 
@@ -293,8 +294,7 @@ TM_NODISCARD static inline tm_tensor tm_slice(const tm_tensor* tensor, tm_shape 
   return tm_slice_(tensor, &base, &size, TM_TAKE_SHARE_);
 }
 
-TM_NODISCARD static inline tm_tensor tm_slice_move(tm_tensor tensor, tm_shape base,
-                                                   tm_shape size) {
+TM_NODISCARD static inline tm_tensor tm_slice_move(tm_tensor tensor, tm_shape base, tm_shape size) {
   return tm_slice_(&tensor, &base, &size, TM_TAKE_MOVE_);
 }
 

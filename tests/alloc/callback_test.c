@@ -14,7 +14,7 @@
 
 // What the functions are asked, and what they answer.
 typedef struct foreign {
-  char* next;        // the block to give; NULL: none
+  char* next;  // the block to give; NULL: none
   tm_status status;
   size_t last_size;
   tm_stream* last_stream;

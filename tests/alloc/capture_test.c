@@ -1,6 +1,6 @@
-// Allocators beside a stream that is really being captured into a graph: what they refuse leaves the
-// capture valid, and what is freed meanwhile is given back afterwards. Needs a real device, since the
-// simulation captures nothing.
+// Allocators beside a stream that is really being captured into a graph: what they refuse leaves
+// the capture valid, and what is freed meanwhile is given back afterwards. Needs a real device,
+// since the simulation captures nothing.
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -13,7 +13,7 @@
 #include "tm/alloc/stack.h"
 #include "tm/alloc/stream.h"
 
-enum { MIB = 1024 * 1024 };
+#define MIB ((size_t)1 << 20)
 
 static tm_stream* stream;
 static tm_allocator* pool;
@@ -55,8 +55,8 @@ static void end(void) {
 
 static void expect_refused(tm_allocator* allocator, size_t size, tm_stream* used_on) {
   void* none = &none;
-  cr_expect(eq(int, tm_allocator_alloc(allocator, size, used_on, &none), TM_ERR_CAPTURING), "%s: %s",
-            tm_allocator_name(allocator), tm_last_error()->message);
+  cr_expect(eq(int, tm_allocator_alloc(allocator, size, used_on, &none), TM_ERR_CAPTURING),
+            "%s: %s", tm_allocator_name(allocator), tm_last_error()->message);
   cr_expect(eq(ptr, none, NULL));
 }
 

@@ -66,13 +66,13 @@ static tm_allocator* create_callback_over(tm_allocator* upstream) {
   if (!upstream) {
     return NULL;
   }
-  tm_allocator* allocator = tm_callback_allocator_create(
-      &(tm_callback_options){.device = tm_allocator_device(upstream),
-                             .stream = tm_allocator_stream(upstream),
-                             .alloc = ask_allocator,
-                             .free = return_to_allocator,
-                             .destroy_user = release_allocator,
-                             .user = upstream});
+  tm_allocator* allocator =
+      tm_callback_allocator_create(&(tm_callback_options){.device = tm_allocator_device(upstream),
+                                                          .stream = tm_allocator_stream(upstream),
+                                                          .alloc = ask_allocator,
+                                                          .free = return_to_allocator,
+                                                          .destroy_user = release_allocator,
+                                                          .user = upstream});
   if (!allocator) {
     tm_allocator_release(upstream);
   }
@@ -131,9 +131,8 @@ static tm_allocator* create_stack_over_stack(void) {
 //===-- Rows ------------------------------------------------------------------===//
 
 #define ON_HOST .device = {TM_CPU, 0}, .alignment = TM_HOST_ALIGNMENT
-#define ON_PINNED \
-  .device = {TM_CPU_PINNED, 0}, .alignment = TM_HOST_ALIGNMENT, .uses_device = true
-#define ON_DEVICE                                                                              \
+#define ON_PINNED .device = {TM_CPU_PINNED, 0}, .alignment = TM_HOST_ALIGNMENT, .uses_device = true
+#define ON_DEVICE                                                                                  \
   .device = {TM_DEVICE, 0}, .alignment = TM_DEVICE_ALIGNMENT, .uses_device = true, .counts = true, \
   .runs_out = true
 

@@ -14,12 +14,12 @@ typedef struct conformance_row {
   tm_allocator* (*create)(void);  // NULL after raising on failure; the caller releases
   tm_device device;
   size_t alignment;
-  bool uses_device;    // needs a CUDA device
-  bool has_stream;     // is ordered on a stream of its own
-  bool counts;         // keeps statistics
-  bool runs_out;       // of the device's memory
+  bool uses_device;  // needs a CUDA device
+  bool has_stream;   // is ordered on a stream of its own
+  bool counts;       // keeps statistics
+  bool runs_out;     // of the device's memory
   bool is_process_wide;
-  bool is_owned;       // one thread at a time allocates
+  bool is_owned;  // one thread at a time allocates
 } conformance_row;
 
 extern const conformance_row conformance_rows[CONFORMANCE_ROWS];

@@ -14,7 +14,8 @@
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
 
-enum { KIB = 1024, MIB = 1024 * 1024 };
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
 
 // A request that is too large for malloc must return NULL, as it does without the sanitizers.
 __attribute__((visibility("default"))) const char* __asan_default_options(void);
@@ -30,7 +31,7 @@ static struct criterion_test_params every_row(void) {
   return cr_make_param_array(size_t, indices, CONFORMANCE_ROWS);
 }
 
-#define CONFORMANCE(test)                                            \
+#define CONFORMANCE(test)                                                \
   ParameterizedTestParameters(conformance, test) { return every_row(); } \
   ParameterizedTest(const size_t* index, conformance, test)
 
@@ -116,7 +117,7 @@ static void expect_block(const subject* s, const void* block, size_t size, int v
   char* copy = malloc(size);
   cr_assert(copy != NULL);
   if (s->row->device.type == TM_DEVICE) {
-    const cudaStream_t stream = tm_stream_handle(s->stream);
+    cudaStream_t stream = tm_stream_handle(s->stream);
     cuda_ok(cudaMemcpyAsync(copy, block, size, cudaMemcpyDeviceToHost, stream));
     cuda_ok(cudaStreamSynchronize(stream));
   } else {
@@ -173,7 +174,7 @@ CONFORMANCE(process_wide_allocators_are_not_counted) {
 
 //===-- Blocks ----------------------------------------------------------------===//
 
-static const size_t sizes[] = {1,    63,   64,    65,     255,    256,         257,
+static const size_t sizes[] = {1,    63,   64,    65,     255,     256,         257,
                                4095, 4096, 65537, 100000, 2 * MIB, 3 * MIB + 1, 5};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
@@ -251,8 +252,8 @@ CONFORMANCE(huge_request_fails_cleanly) {
   subject s = subject_create(*index);
   void* block = &s;
   const size_t huge = (size_t)PTRDIFF_MAX - 4096;
-  cr_expect(eq(int, tm_allocator_alloc(s.allocator, huge, NULL, &block), TM_ERR_NO_MEMORY), "%s: %s",
-            s.row->name, tm_last_error()->message);
+  cr_expect(eq(int, tm_allocator_alloc(s.allocator, huge, NULL, &block), TM_ERR_NO_MEMORY),
+            "%s: %s", s.row->name, tm_last_error()->message);
   cr_expect(eq(ptr, block, NULL));
   cr_expect(strstr(tm_last_error()->message, "bytes") != NULL, "%s: %s", s.row->name,
             tm_last_error()->message);

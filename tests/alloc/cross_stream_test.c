@@ -37,7 +37,7 @@ static void* take(tm_allocator* allocator, tm_stream* stream) {
 }
 
 static void setup(void) {
-  machine_configure(1, "256MiB");
+  machine_configure(2, "256MiB");
   machine_require_devices(1);
   a = tm_stream_create(0, 0);
   b = tm_stream_create(0, 0);
@@ -134,6 +134,30 @@ Test(cross_stream, a_block_freed_on_another_stream_is_reused_after_it) {
   give_time();
   gate_open(&g);
   cr_assert(eq(int, tm_stream_sync(b), TM_OK));
+  expect_seen(OLD);
+  tm_allocator_free(pool, next, SIZE, NULL);
+  finish();
+}
+
+Test(cross_stream, a_stream_of_another_device_is_ordered_too) {
+  setup();
+  machine_require_devices(2);
+  tm_auto_stream elsewhere = tm_stream_create(1, 0);
+  cr_assert(elsewhere != NULL, "%s", tm_last_error()->message);
+  gate g;
+  void* old = take(pool, elsewhere);
+  write_on(a, old, OLD);
+  cr_assert(eq(int, tm_stream_sync(a), TM_OK));
+  memset(seen, 0, SIZE);
+  gate_close(&g, elsewhere);
+  read_on(elsewhere, old);
+  tm_allocator_free(pool, old, SIZE, elsewhere);
+  void* next = take(pool, NULL);
+  cr_assert(eq(ptr, next, old));
+  write_on(a, next, NEW);
+  give_time();
+  gate_open(&g);
+  cr_assert(eq(int, tm_stream_sync(elsewhere), TM_OK));
   expect_seen(OLD);
   tm_allocator_free(pool, next, SIZE, NULL);
   finish();

@@ -9,9 +9,10 @@
 
 #include "tests/support/gate.h"
 #include "tests/support/machine.h"
+#include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/stream.h"
 
-enum { MIB = 1024 * 1024 };
+#define MIB ((size_t)1 << 20)
 
 static tm_stream* stream;
 
@@ -124,6 +125,21 @@ Test(cuda_pool, a_maximum_is_out_of_memory_and_not_the_device) {
             tm_last_error()->message);
   give(pool, block, 32 * MIB);
   give(pool, take(pool, 48 * MIB), 48 * MIB);
+  finish(pool);
+}
+
+Test(cuda_pool, failed_requests_leave_nothing_behind) {
+  setup();
+  tm_allocator* pool = create(NULL);
+  void* block = take(pool, MIB);
+  const uint64_t calls = tm_bookkeeping_calls();
+  for (int i = 0; i < 200; i++) {
+    void* none = &none;
+    cr_assert(eq(int, tm_allocator_alloc(pool, PTRDIFF_MAX / 2, NULL, &none), TM_ERR_NO_MEMORY));
+  }
+  cr_expect(eq(u64, tm_bookkeeping_calls(), calls));
+  cr_expect(eq(u64, stats_of(pool).live_blocks, 1));
+  give(pool, block, MIB);
   finish(pool);
 }
 

@@ -19,8 +19,8 @@
 enum { THREADS = 4, ROUNDS = 150, SIZE = 40000 };
 
 static tm_stream* shared_stream;
-static tm_allocator* pool;         // on the shared stream
-static tm_storage* exchange;       // the storage that one thread leaves and another releases
+static tm_allocator* pool;    // on the shared stream
+static tm_storage* exchange;  // the storage that one thread leaves and another releases
 
 // Host to device to host, on the thread's own stream.
 static void copy_through(tm_stream* stream, int value) {
@@ -31,7 +31,7 @@ static void copy_through(tm_stream* stream, int value) {
   TM_CHECK_OK(tm_allocator_alloc(tm_pinned_allocator(), SIZE, NULL, (void**)&result));
   TM_CHECK_OK(tm_allocator_alloc(pool, SIZE, stream, &device));
   memset(source, value, SIZE);
-  const cudaStream_t handle = tm_stream_handle(stream);
+  cudaStream_t handle = tm_stream_handle(stream);
   TM_CHECK_EQ(cudaMemcpyAsync(device, source, SIZE, cudaMemcpyHostToDevice, handle), cudaSuccess);
   tm_allocator_free(tm_pinned_allocator(), source, SIZE, stream);  // while it may still be read
   TM_CHECK_EQ(cudaMemcpyAsync(result, device, SIZE, cudaMemcpyDeviceToHost, handle), cudaSuccess);

@@ -18,7 +18,7 @@
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
 
-enum { MIB = 1024 * 1024 };
+#define MIB ((size_t)1 << 20)
 
 //===-- What there is -----------------------------------------------------------===//
 
@@ -182,8 +182,8 @@ Test(device, without_a_driver_the_reason_is_the_drivers) {
   cr_expect(eq(ptr, tm_stream_create(0, 0), NULL));
   cr_expect(eq(int, tm_last_status(), TM_ERR_UNAVAILABLE));
   void* block = &block;
-  cr_expect(eq(int, tm_allocator_alloc(tm_pinned_allocator(), 100, NULL, &block),
-               TM_ERR_UNAVAILABLE));
+  cr_expect(
+      eq(int, tm_allocator_alloc(tm_pinned_allocator(), 100, NULL, &block), TM_ERR_UNAVAILABLE));
   cr_expect(eq(ptr, block, NULL));
   cr_expect(eq(int, tm_allocator_trim(tm_pinned_allocator(), 0), TM_OK));
   cr_assert(eq(int, tm_allocator_alloc(tm_host_allocator(), 100, NULL, &block), TM_OK));
@@ -229,8 +229,8 @@ Test(device, a_forked_child_has_none) {
   i.pool = tm_cuda_pool_allocator_create(i.stream, NULL);
   cr_assert(i.pool != NULL);
   cr_assert(eq(int, tm_storage_alloc(i.pool, MIB, NULL, &i.storage), TM_OK));
-  cr_assert(eq(int, tm_allocator_alloc(tm_pinned_allocator(), MIB, i.stream, &i.pinned_block),
-               TM_OK));
+  cr_assert(
+      eq(int, tm_allocator_alloc(tm_pinned_allocator(), MIB, i.stream, &i.pinned_block), TM_OK));
   const pid_t child = fork();
   cr_assert(child >= 0);
   if (child == 0) {

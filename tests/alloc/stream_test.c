@@ -207,24 +207,24 @@ Test(stream, a_disowned_stream_is_let_go_of) {
   setup(1);
   cudaStream_t foreign;
   cr_assert(cudaStreamCreate(&foreign) == cudaSuccess);
-  tm_auto_stream stream = tm_stream_adopt(foreign, 0);
-  tm_auto_stream other = create(0);
+  tm_auto_stream gone = tm_stream_adopt(foreign, 0);
+  tm_auto_stream second = create(0);
   tm_auto_event event = tm_event_create(0, false);
-  cr_assert(eq(int, tm_stream_disown(stream), TM_OK));
+  cr_assert(eq(int, tm_stream_disown(gone), TM_OK));
   cr_assert(cudaStreamDestroy(foreign) == cudaSuccess);
   bool flag = true;
   int priority = 1;
-  cr_expect(eq(ptr, tm_stream_handle(stream), NULL));
-  cr_expect(eq(int, tm_stream_sync(stream), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_query(stream, &flag), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_wait(stream, event), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_wait_stream(stream, other), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_wait_stream(other, stream), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_priority(stream, &priority), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_event_record(event, stream), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_disown(stream), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_disown(other), TM_ERR_INVALID));
-  cr_expect(eq(int, tm_stream_sync(other), TM_OK));
+  cr_expect(eq(ptr, tm_stream_handle(gone), NULL));
+  cr_expect(eq(int, tm_stream_sync(gone), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_query(gone, &flag), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait(gone, event), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait_stream(gone, second), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_wait_stream(second, gone), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_priority(gone, &priority), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_event_record(event, gone), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_disown(gone), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_disown(second), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_sync(second), TM_OK));
 }
 
 //===-- Order -------------------------------------------------------------------===//
@@ -284,12 +284,22 @@ Test(stream, what_is_queued_later_is_not_waited_for) {
   cr_expect(eq(int, tm_stream_sync(other), TM_OK));
 }
 
+Test(stream, not_ready_leaves_no_error_behind) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  machine_fail("cudaStreamQuery", 1, 1, cudaErrorNotReady);
+  cr_expect(not(is_done(stream)));
+  cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
+  cr_expect(is_done(stream));
+  cr_expect(eq(int, tm_last_status(), TM_OK));
+}
+
 Test(stream, a_captured_stream_is_not_disturbed) {
   setup(1);
   tm_auto_stream stream = create(0);
   machine_fail("cudaStreamIsCapturing", 1, 0, cudaErrorStreamCaptureImplicit);
-  machine_fail("cudaStreamSynchronize", 1, 0, cudaErrorStreamCaptureUnsupported);
-  machine_fail("cudaStreamQuery", 1, 0, cudaErrorStreamCaptureUnsupported);
+  machine_fail("cudaStreamSynchronize", 1, 0, cudaErrorUnknown);  // it must not be called
+  machine_fail("cudaStreamQuery", 1, 0, cudaErrorUnknown);
   bool flag = false;
   cr_expect(eq(int, tm_stream_is_capturing(stream, &flag), TM_OK));
   cr_expect(flag);

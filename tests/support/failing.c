@@ -47,6 +47,7 @@ static void empty_caches(void) {
 typedef struct holdings {
   int64_t bookkeeping;
   int64_t device;
+  uint64_t device_bytes;
   uint64_t pinned_bytes;
 } holdings;
 
@@ -59,6 +60,7 @@ static holdings count_holdings(void) {
   (void)cudaGetDeviceCount(&devices);
   for (int i = 0; i < devices && i < DEVICES; i++) {
     result.device += machine_live_allocations(i);
+    result.device_bytes += machine_reserved_bytes(i);
   }
   return result;
 }
@@ -69,6 +71,8 @@ static void expect_same_holdings(const holdings* before, const char* what, uint6
             what, (unsigned long long)nth, (long long)(after.bookkeeping - before->bookkeeping));
   cr_expect(after.device == before->device, "%s %llu leaves %lld device blocks", what,
             (unsigned long long)nth, (long long)(after.device - before->device));
+  cr_expect(after.device_bytes == before->device_bytes, "%s %llu leaves %lld bytes of a device",
+            what, (unsigned long long)nth, (long long)(after.device_bytes - before->device_bytes));
   cr_expect(after.pinned_bytes == before->pinned_bytes, "%s %llu leaves pinned memory", what,
             (unsigned long long)nth);
 }

@@ -6,7 +6,8 @@
 //     tm_allocator_release(stack);
 //     return TM_OK;
 //   }
-//   Test(stack, create_survives_every_failure) { expect_survives_every_failure(create_and_release); }
+//   Test(stack, create_survives_every_failure) { expect_survives_every_failure(create_and_release);
+//   }
 #ifndef TM_TESTS_SUPPORT_FAILING_H_
 #define TM_TESTS_SUPPORT_FAILING_H_
 

@@ -11,9 +11,9 @@ typedef struct gate {
 } gate;
 
 // Queues a closed gate on `stream`. It stays where it is until the stream is synchronized.
-void gate_close(gate* gate, tm_stream* stream);
+void gate_close(gate* self, tm_stream* stream);
 
 // Lets the stream pass.
-void gate_open(gate* gate);
+void gate_open(gate* self);
 
 #endif  // TM_TESTS_SUPPORT_GATE_H_

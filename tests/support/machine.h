@@ -29,4 +29,8 @@ void machine_break_device(int device, cudaError_t error);
 // machine.
 int64_t machine_live_allocations(int device);
 
+// Bytes that are taken from `device`, in pools or in use, after all its work is done; 0 on a real
+// machine.
+uint64_t machine_reserved_bytes(int device);
+
 #endif  // TM_TESTS_SUPPORT_MACHINE_H_

@@ -27,3 +27,8 @@ int64_t machine_live_allocations(int device) {
   (void)device;
   return 0;
 }
+
+uint64_t machine_reserved_bytes(int device) {
+  (void)device;
+  return 0;
+}

@@ -2,6 +2,7 @@
 #include <cudasim.h>
 
 #include "tests/support/machine.h"
+#include "tm/alloc/device.h"
 
 bool machine_is_simulated(void) { return true; }
 
@@ -25,4 +26,11 @@ int64_t machine_live_allocations(int device) {
   cr_assert(cudasim_stats(device, &statistics) == cudaSuccess);
   return (int64_t)(statistics.mallocs + statistics.async_mallocs - statistics.frees -
                    statistics.async_frees);
+}
+
+uint64_t machine_reserved_bytes(int device) {
+  cr_assert(tm_device_sync(device) == TM_OK, "%s", tm_last_error()->message);
+  cudasim_statistics statistics;
+  cr_assert(cudasim_stats(device, &statistics) == cudaSuccess);
+  return statistics.reserved_bytes;
 }

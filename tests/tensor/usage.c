@@ -1,0 +1,57 @@
+// Tensors as users write them, in C, C++ and CUDA: compiled with each, and never run.
+
+#include <tm/context/context.h>
+#include <tm/tensor/accessor.h>
+#include <tm/tensor/copy.h>
+#include <tm/tensor/tensor.h>
+
+TM_EXTERN_C_BEGIN
+tm_tensor project(const tm_tensor* x, int64_t heads, unsigned columns);
+tm_status attention(tm_stream* stream, tm_allocator* stack, int tokens, size_t hidden);
+TM_EXTERN_C_END
+
+tm_tensor project(const tm_tensor* x, int64_t heads, unsigned columns) {
+  tm_auto_tensor out = tm_empty(TM_SHAPE(tm_dim(x, 0), heads, columns), tm_dtype_of(x), TM_DEVICE);
+  if (!tm_ok(&out)) {
+    return tm_null();
+  }
+  return tm_move(&out);
+}
+
+static float sum(const tm_tensor* x) {
+  tm_accessor a;
+  float total = 0;
+  if (tm_accessor_make(x, TM_F32, 2, &a) != TM_OK) {
+    return total;
+  }
+  for (int64_t i = 0; i < a.shape[0]; i++) {
+    for (int64_t j = 0; j < a.shape[1]; j++) {
+      total += TM_AT(float, a, i, j);
+    }
+  }
+  TM_AT(float, a, 0, 0) = total;
+  return total;
+}
+
+tm_status attention(tm_stream* stream, tm_allocator* stack, int tokens, size_t hidden) {
+  TM_WITH_STREAM(stream)
+  TM_WITH_ALLOCATOR(stack) {
+    tm_auto_tensor scalar = tm_empty(TM_SHAPE(), TM_F32, TM_CPU);
+    tm_auto_tensor eight = tm_empty(TM_SHAPE(1, 2, 3, 4, 5, 6, 7, 8), TM_F32, TM_CPU);
+    TM_TRY_TENSOR(x, tm_empty(TM_SHAPE(tokens, 3 * hidden), TM_F16, TM_DEVICE));
+    TM_TRY_TENSOR(q, tm_slice(&x, TM_INDEX(0, 0), TM_INDEX(-1, hidden)));
+    TM_TRY_TENSOR(heads, tm_transpose_move(tm_view(&x, TM_SHAPE(tokens, -1, 128)), 0, 1));
+    TM_TRY_TENSOR(kept, project(&x, 32, 128u));
+    TM_TRY_TENSOR(host, tm_empty_like_on(&q, TM_CPU_PINNED));
+    TM_TRY_BUFFER(ids, tm_buffer_empty(tokens, TM_I32, TM_CPU_PINNED));
+    tm_assign(&kept, tm_unsqueeze_move(tm_squeeze_move(tm_slice_outer(&heads, 0, 1), 0), -1));
+    tm_assign(&kept, tm_share(&heads));
+    TM_BUFFER_DATA(int32_t, &ids)[0] = 1;
+    TM_TRY(tm_copy(&q, &host));
+    TM_TRY(tm_clear(&q));
+    if (sum(&scalar) < 0 || tm_rank(&eight) != 8) {
+      return TM_RAISE(TM_ERR_INVALID, "a negative sum");
+    }
+  }
+  return TM_OK;
+}

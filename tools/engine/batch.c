@@ -1,0 +1,152 @@
+#include "engine/batch.h"
+
+#include <tm/check.h>
+#include <tm/tm.h>
+
+//===-- Making ------------------------------------------------------------===//
+
+static bool make_pair(int64_t size, tm_tensor* host, tm_tensor* device) {
+  *host = tm_empty(TM_SHAPE(size), TM_I32, TM_CPU_PINNED);
+  *device = tm_empty(TM_SHAPE(size), TM_I32, TM_DEVICE);
+  return tm_ok(host) && tm_ok(device);
+}
+
+static bool make_fields(const batch_limits* limits, batch* out) {
+  const int64_t sizes[BATCH_FIELDS] = {
+      [BATCH_TOKEN_IDS] = limits->tokens,
+      [BATCH_POSITIONS] = limits->tokens,
+      [BATCH_TOKEN_OFFSETS] = limits->sequences + 1,
+      [BATCH_LENGTHS] = limits->sequences,
+      [BATCH_BLOCK_OFFSETS] = limits->sequences + 1,
+      [BATCH_BLOCKS] = limits->blocks,
+      [BATCH_LAST_TOKENS] = limits->sequences,
+  };
+  for (int field = 0; field < BATCH_FIELDS; field++) {
+    if (!make_pair(sizes[field], &out->host[field], &out->device[field])) return false;
+    out->data[field] = TM_DATA(int32_t, &out->host[field]);
+  }
+  return make_pair(limits->sequences, &out->sampled_host, &out->sampled_device);
+}
+
+tm_status batch_init(const batch_limits* limits, batch* out) {
+  TM_SCOPE("batch");
+  *out = (batch){.vocabulary = limits->vocabulary};
+  const tm_stream* stream = tm_require_stream();
+  out->done = stream ? tm_event_create(tm_stream_device(stream).id, false) : NULL;
+  if (out->done && make_fields(limits, out)) return TM_OK;
+  const tm_status status = tm_last_status();
+  batch_deinit(out);
+  return status;
+}
+
+void batch_deinit(batch* b) {
+  for (int field = 0; field < BATCH_FIELDS; field++) {
+    tm_release(&b->host[field]);
+    tm_release(&b->device[field]);
+  }
+  tm_release(&b->sampled_host);
+  tm_release(&b->sampled_device);
+  tm_event_release(b->done);
+  *b = (batch){0};
+}
+
+//===-- Filling -----------------------------------------------------------===//
+
+static void put(batch* b, batch_field field, int64_t value) {
+  b->data[field][b->used[field]++] = (int32_t)value;
+}
+
+// A stand-in for text: the same request says the same words in every run.
+static int32_t token_at(const batch* b, const sequence* q, uint32_t position) {
+  const uint64_t mixed = ((uint64_t)q->request << 32 | position) * 0x9e3779b97f4a7c15u;
+  return (int32_t)((mixed >> 32) * (uint64_t)b->vocabulary >> 32);
+}
+
+static void put_tokens(batch* b, const sequence* q) {
+  const uint32_t end = q->computed + q->planned;
+  for (uint32_t position = q->computed; position < end; position++) {
+    put(b, BATCH_TOKEN_IDS, token_at(b, q, position));
+    put(b, BATCH_POSITIONS, position);
+  }
+  put(b, BATCH_TOKEN_OFFSETS, b->used[BATCH_TOKEN_IDS]);
+  put(b, BATCH_LENGTHS, end);
+  put(b, BATCH_LAST_TOKENS, token_at(b, q, end - 1));
+  b->samples += end == q->known ? 1 : 0;
+}
+
+static void put_blocks(batch* b, const sequence* q) {
+  for (uint32_t i = 0; i < q->block_count; i++) put(b, BATCH_BLOCKS, q->blocks[i]);
+  put(b, BATCH_BLOCK_OFFSETS, b->used[BATCH_BLOCKS]);
+}
+
+void batch_fill(batch* b, const sequence* running, size_t count) {
+  TM_CHECK(!b->in_flight);
+  for (int field = 0; field < BATCH_FIELDS; field++) b->used[field] = 0;
+  b->samples = 0;
+  put(b, BATCH_TOKEN_OFFSETS, 0);
+  put(b, BATCH_BLOCK_OFFSETS, 0);
+  for (size_t i = 0; i < count; i++) {
+    if (running[i].planned == 0) continue;
+    put_tokens(b, &running[i]);
+    put_blocks(b, &running[i]);
+  }
+}
+
+//===-- The step on the stream --------------------------------------------===//
+
+// Copies the first `count` elements.
+static tm_status copy_front(const tm_tensor* source, const tm_tensor* destination, int64_t count) {
+  tm_auto_tensor from = tm_slice_outer(source, 0, count);
+  tm_auto_tensor to = tm_slice_outer(destination, 0, count);
+  return tm_copy(&from, &to);
+}
+
+tm_status batch_upload(batch* b) {
+  TM_SCOPE("upload");
+  for (int field = 0; field < BATCH_FIELDS; field++) {
+    TM_TRY(copy_front(&b->host[field], &b->device[field], b->used[field]));
+  }
+  return TM_OK;
+}
+
+tm_status batch_download(batch* b) {
+  TM_SCOPE("download");
+  const int64_t count = batch_sequences(b);
+  TM_TRY(copy_front(&b->device[BATCH_LAST_TOKENS], &b->sampled_device, count));
+  return copy_front(&b->sampled_device, &b->sampled_host, count);
+}
+
+tm_status batch_launch(batch* b, bool has_samples) {
+  tm_stream* stream = tm_current_stream();
+  const tm_status status = tm_event_record(b->done, stream);
+  if (status != TM_OK) {
+    (void)!tm_stream_sync(stream);
+    return status;
+  }
+  b->in_flight = true;
+  b->has_samples = has_samples;
+  return TM_OK;
+}
+
+static tm_status check_samples(const batch* b) {
+  const int32_t* sampled = TM_DATA(int32_t, &b->sampled_host);
+  const int32_t* sent = b->data[BATCH_LAST_TOKENS];
+  for (int64_t i = 0; i < batch_sequences(b); i++) {
+    if (sampled[i] != sent[i]) {
+      return TM_RAISE(TM_ERR_CORRUPT, "batch: token %lld came back as %d, not as %d", (long long)i,
+                      sampled[i], sent[i]);
+    }
+  }
+  return TM_OK;
+}
+
+tm_status batch_wait(batch* b, int64_t* out) {
+  *out = 0;
+  if (!b->in_flight) return TM_OK;
+  TM_TRY(tm_event_sync(b->done));
+  b->in_flight = false;
+  if (!b->has_samples) return TM_OK;
+  TM_TRY(check_samples(b));
+  *out = b->samples;
+  return TM_OK;
+}

@@ -1,0 +1,251 @@
+#include "engine/engine.h"
+
+#include <time.h>
+#include <tm/check.h>
+#include <tm/tm.h>
+
+#include "engine/batch.h"
+#include "engine/decoder.h"
+#include "engine/weights.h"
+
+enum { BATCHES = 2 };  // one is filled while the device works on the other
+
+struct engine {
+  model_config config;
+  engine_options options;     // with references to stream and allocators
+  tm_allocator* activations;  // retained; NULL before the start
+  model_weights weights;
+  kv_cache cache;
+  decoder decoder;
+  scheduler scheduler;
+  batch batches[BATCHES];
+  uint64_t turn;  // which batch is next, modulo BATCHES
+  size_t activation_bytes;
+  engine_counts counts;
+};
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+//===-- Forward, timed ----------------------------------------------------===//
+
+static uint64_t now_ns(void) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t runtime_ns(const engine* e) {
+  return e->options.runtime_clock ? e->options.runtime_clock() : 0;
+}
+
+static tm_status forward(engine* e, int64_t tokens, int64_t sequences) {
+  const uint64_t made = e->decoder.tensors;
+  const uint64_t runtime_start = runtime_ns(e);
+  const uint64_t start = now_ns();
+  const tm_status status = decoder_forward(&e->decoder, tokens, sequences);
+  e->counts.forward_ns += now_ns() - start;
+  e->counts.runtime_ns += runtime_ns(e) - runtime_start;
+  if (status == TM_OK) {
+    TM_CHECK_EQ((int64_t)(e->decoder.tensors - made), decoder_tensors_per_step(&e->config));
+  }
+  return status;
+}
+
+// The step that is as large as any can be.
+static tm_status forward_at_limits(engine* e) {
+  const int64_t tokens = e->options.max_tokens;
+  return forward(e, tokens, smaller(tokens, e->options.max_batch));
+}
+
+//===-- Making ------------------------------------------------------------===//
+
+static tm_status check_options(const engine_options* o) {
+  if (!o->stream || !o->memory || !o->cache_memory) {
+    return TM_RAISE(TM_ERR_INVALID, "engine: a stream and two allocators are needed");
+  }
+  if (o->max_batch < 1 || o->max_batch > INT32_MAX || o->max_tokens < 1 ||
+      o->max_tokens > INT32_MAX) {
+    return TM_RAISE(TM_ERR_INVALID, "engine: batch %lld and tokens %lld must be 1 or more",
+                    (long long)o->max_batch, (long long)o->max_tokens);
+  }
+  if (!(o->kv_fraction > 0 && o->kv_fraction <= 1)) {
+    return TM_RAISE(TM_ERR_INVALID, "engine: the KV cache cannot be %g of the memory",
+                    o->kv_fraction);
+  }
+  return TM_OK;
+}
+
+static tm_status make_batches(engine* e) {
+  const batch_limits limits = {
+      .tokens = e->options.max_tokens,
+      .sequences = e->options.max_batch,
+      .blocks = e->options.max_batch * kv_blocks_for(e->config.max_positions),
+      .vocabulary = e->config.vocabulary,
+  };
+  TM_USE_ALLOCATOR(tm_pinned_allocator());
+  for (int i = 0; i < BATCHES; i++) TM_TRY(batch_init(&limits, &e->batches[i]));
+  return TM_OK;
+}
+
+// Runs the largest step on an arena of its own, which is dropped: its high-water mark is kept.
+static tm_status profile(engine* e) {
+  TM_SCOPE("profile");
+  tm_auto_allocator arena = tm_stack_allocator_create(e->options.memory, e->options.stream, NULL);
+  if (!arena) return tm_last_status();
+  TM_WITH_ALLOCATOR(arena) TM_TRY(forward_at_limits(e));
+  return tm_stack_high_water_mark(arena, &e->activation_bytes);
+}
+
+static tm_status memory_left(const engine* e, int64_t* out) {
+  const memory_budget* budget = e->options.budget;
+  size_t free_bytes, total_bytes;
+  *out = 0;
+  TM_TRY(tm_device_memory(tm_stream_device(e->options.stream).id, &free_bytes, &total_bytes));
+  if (budget && budget->limit_bytes - budget->used_bytes < free_bytes) {
+    free_bytes = budget->limit_bytes - budget->used_bytes;
+  }
+  *out = (int64_t)free_bytes - (int64_t)e->activation_bytes;
+  return TM_OK;
+}
+
+static tm_status make_cache(engine* e) {
+  int64_t left;
+  TM_TRY(memory_left(e, &left));
+  const int64_t bytes = left > 0 ? (int64_t)((double)left * e->options.kv_fraction) : 0;
+  return kv_cache_init(&e->config, e->options.cache_memory, bytes, &e->cache);
+}
+
+static tm_status make_parts(engine* e) {
+  TM_USE_STREAM(e->options.stream);
+  TM_USE_ALLOCATOR(e->options.memory);
+  TM_TRY(model_weights_init(&e->config, &e->weights));
+  TM_TRY(make_batches(e));
+  e->decoder = (decoder){.config = &e->config, .weights = &e->weights};
+  TM_TRY(profile(e));
+  return make_cache(e);
+}
+
+engine* engine_create(const model_config* config, const engine_options* options) {
+  TM_SCOPE("engine");
+  if (check_options(options) != TM_OK) return NULL;
+  engine* e = tm_bookkeeping_alloc(sizeof(*e), "an engine");
+  if (!e) return NULL;
+  e->config = *config;
+  e->options = *options;
+  (void)tm_stream_retain(options->stream);
+  (void)tm_allocator_retain(options->memory);
+  (void)tm_allocator_retain(options->cache_memory);
+  if (make_parts(e) != TM_OK) {
+    engine_destroy(e);
+    return NULL;
+  }
+  return e;
+}
+
+// The stream is waited for first: queued copies still use the batches.
+void engine_destroy(engine* e) {
+  if (!e) return;
+  (void)!tm_stream_sync(e->options.stream);
+  scheduler_deinit(&e->scheduler);
+  kv_cache_deinit(&e->cache);
+  for (int i = 0; i < BATCHES; i++) batch_deinit(&e->batches[i]);
+  model_weights_deinit(&e->weights);
+  tm_allocator_release(e->activations);
+  tm_allocator_release(e->options.cache_memory);
+  tm_allocator_release(e->options.memory);
+  tm_stream_release(e->options.stream);
+  tm_bookkeeping_free(e);
+}
+
+engine_memory engine_get_memory(const engine* e) {
+  return (engine_memory){
+      .weight_bytes = (uint64_t)model_weight_bytes(&e->config),
+      .kv_bytes = tm_byte_size(&e->cache.memory),
+      .kv_tokens = (int64_t)e->cache.block_count * KV_BLOCK_TOKENS,
+      .activation_bytes = e->activation_bytes,
+  };
+}
+
+//===-- Serving -----------------------------------------------------------===//
+
+// So that what an allocator does once is done before requests come.
+static tm_status warm_up(engine* e) {
+  TM_SCOPE("warm_up");
+  TM_USE_STREAM(e->options.stream);
+  TM_USE_ALLOCATOR(e->activations);
+  const tm_status status = forward_at_limits(e);
+  e->counts = (engine_counts){.oom_events = status == TM_ERR_NO_MEMORY ? 1 : 0};
+  e->decoder.tensors = 0;
+  TM_TRY(tm_stream_sync(e->options.stream));
+  return status == TM_ERR_NO_MEMORY ? TM_OK : status;
+}
+
+tm_status engine_start(engine* e, tm_allocator* activations, const request_trace* trace) {
+  const scheduler_limits limits = {
+      .max_batch = e->options.max_batch,
+      .max_tokens = e->options.max_tokens,
+      .max_positions = e->config.max_positions,
+  };
+  TM_CHECK(!e->activations);
+  e->activations = tm_allocator_retain(activations);
+  TM_TRY(warm_up(e));
+  return scheduler_init(&limits, &e->cache, trace, &e->scheduler);
+}
+
+bool engine_is_idle(const engine* e) { return scheduler_is_idle(&e->scheduler); }
+
+// Waits for the step that used the batch before, and reads its tokens.
+static tm_status collect(engine* e, batch* b) {
+  int64_t sampled;
+  const tm_status status = batch_wait(b, &sampled);
+  e->counts.tokens += (uint64_t)sampled;
+  return status;
+}
+
+// Queues the planned step.
+static tm_status queue_step(engine* e, batch* b) {
+  TM_USE_ALLOCATOR(e->activations);
+  batch_fill(b, e->scheduler.running, e->scheduler.running_count);
+  TM_TRY(batch_upload(b));
+  TM_TRY(forward(e, batch_tokens(b), batch_sequences(b)));
+  return batch_download(b);
+}
+
+static tm_status run_planned_step(engine* e) {
+  batch* b = &e->batches[e->turn++ % BATCHES];
+  TM_TRY(collect(e, b));
+  const tm_status status = queue_step(e, b);
+  // Also where that failed: what was queued still reads the batch.
+  const tm_status launched = batch_launch(b, status == TM_OK);
+  return status != TM_OK ? status : launched;
+}
+
+tm_status engine_step(engine* e) {
+  TM_SCOPE("step");
+  TM_USE_STREAM(e->options.stream);
+  if (engine_is_idle(e)) return TM_OK;
+  scheduler_plan(&e->scheduler);
+  const tm_status status = run_planned_step(e);
+  if (status == TM_ERR_NO_MEMORY) {
+    e->counts.oom_events++;
+    scheduler_step_back(&e->scheduler);
+    return TM_OK;
+  }
+  TM_TRY(status);
+  e->counts.steps++;
+  scheduler_commit(&e->scheduler);
+  return TM_OK;
+}
+
+tm_status engine_drain(engine* e) {
+  TM_SCOPE("drain");
+  for (int i = 0; i < BATCHES; i++) TM_TRY(collect(e, &e->batches[i]));
+  return TM_OK;
+}
+
+engine_counts engine_get_counts(const engine* e) {
+  engine_counts counts = e->counts;
+  counts.tensors = e->decoder.tensors;
+  counts.requests = e->scheduler.counts;
+  return counts;
+}
