@@ -2,7 +2,9 @@
 
 #include <string.h>
 
+#include "tm/alloc/event.h"
 #include "tm/base/checked.h"
+#include "tm/base/fatal.h"
 
 //===-- Lifetime ----------------------------------------------------------===//
 
@@ -29,19 +31,31 @@ void tm_allocator_deinit_(tm_allocator* allocator) {
 }
 
 static bool is_immortal(const tm_allocator* allocator) {
-  return __atomic_load_n(&allocator->references, __ATOMIC_RELAXED) < 0;
+  return __atomic_load_n(&allocator->references, __ATOMIC_RELAXED) == TM_IMMORTAL_;
+}
+
+static TM_COLD void die_of_references(const tm_allocator* allocator, const char* what) {
+  TM_FATAL("the allocator %p is %s after its last reference was released", (const void*)allocator,
+           what);
 }
 
 tm_allocator* tm_allocator_retain(tm_allocator* allocator) {
-  if (allocator && !is_immortal(allocator)) {
-    __atomic_fetch_add(&allocator->references, 1, __ATOMIC_RELAXED);
+  if (allocator && !is_immortal(allocator) &&
+      __atomic_fetch_add(&allocator->references, 1, __ATOMIC_RELAXED) <= 0) {
+    die_of_references(allocator, "retained");
   }
   return allocator;
 }
 
 void tm_allocator_release(tm_allocator* allocator) {
-  if (allocator && !is_immortal(allocator) &&
-      __atomic_fetch_sub(&allocator->references, 1, __ATOMIC_ACQ_REL) == 1) {
+  if (!allocator || is_immortal(allocator)) {
+    return;
+  }
+  const int32_t before = __atomic_fetch_sub(&allocator->references, 1, __ATOMIC_ACQ_REL);
+  if (TM_UNLIKELY(before <= 0)) {
+    die_of_references(allocator, "released");
+  }
+  if (before == 1) {
     allocator->vtable->destroy(allocator);
   }
 }
@@ -82,7 +96,7 @@ tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size, tm_st
   void* block = NULL;
   TM_TRY(allocator->vtable->alloc(allocator, size, stream ? stream : allocator->stream, &block));
   if (crosses_streams(allocator, stream)) {
-    const tm_status status = tm_stream_wait_stream(stream, allocator->stream);
+    const tm_status status = tm_stream_follow_(stream, allocator->stream);
     if (status != TM_OK) {
       allocator->vtable->free(allocator, block, size, allocator->stream);
       return status;
@@ -92,13 +106,47 @@ tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size, tm_st
   return TM_OK;
 }
 
+bool tm_allocator_trim_to_retry_(tm_allocator* allocator) {
+  if (!allocator->vtable->trim) {
+    return false;
+  }
+  const tm_error out_of_memory = *tm_last_error();
+  (void)!allocator->vtable->trim(allocator, 0);
+  tm_restore_error_(&out_of_memory);  // it is the failure to report, whatever trimming ran into
+  return true;
+}
+
 tm_status tm_allocator_alloc(tm_allocator* allocator, size_t size, tm_stream* stream, void** out) {
   const tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
-  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator->vtable->trim ||
-      allocator->vtable->trim(allocator, 0) != TM_OK) {
+  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator ||
+      !tm_allocator_trim_to_retry_(allocator)) {
     return status;
   }
   return tm_allocator_alloc_nested_(allocator, size, stream, out);
+}
+
+tm_status tm_stream_follow_(tm_stream* stream, tm_stream* own) {
+  TM_TRY(tm_stream_refuse_capture_(stream, "an allocator of another stream"));
+  TM_TRY(tm_stream_refuse_capture_(own, "an allocator"));
+  return tm_stream_wait_stream(stream, own);
+}
+
+bool tm_stream_wait_unless_capturing_(tm_stream* stream, tm_event* event) {
+  bool capturing = true;
+  return tm_stream_is_capturing(stream, &capturing) == TM_OK && !capturing &&
+         tm_stream_wait(stream, event) == TM_OK;
+}
+
+// Orders a free behind `stream`. A host wait is the last resort: it needs no event, disturbs no
+// capture of the allocator's stream, and the block must not be used again too early.
+static void order_behind(tm_allocator* allocator, tm_stream* stream) {
+  const tm_error kept = *tm_last_error();
+  bool capturing = true;
+  if (tm_stream_is_capturing(allocator->stream, &capturing) != TM_OK || capturing ||
+      tm_stream_wait_stream(allocator->stream, stream) != TM_OK) {
+    (void)!tm_stream_sync(stream);
+  }
+  tm_restore_error_(&kept);
 }
 
 void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
@@ -107,10 +155,7 @@ void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_strea
     return;
   }
   if (crosses_streams(allocator, stream)) {
-    // A host wait is the last resort: it needs no event, and the block must not be reused early.
-    if (tm_stream_wait_stream(allocator->stream, stream) != TM_OK) {
-      (void)!tm_stream_sync(stream);
-    }
+    order_behind(allocator, stream);
     stream = allocator->stream;
   }
   allocator->vtable->free(allocator, ptr, rounded, stream ? stream : allocator->stream);

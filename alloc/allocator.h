@@ -76,9 +76,9 @@ TM_API void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, t
 // Threads: as allocation.
 TM_API TM_NODISCARD tm_status tm_allocator_trim(tm_allocator* allocator, size_t keep);
 
-// Errors: TM_ERR_INVALID (NULL), TM_ERR_UNAVAILABLE (this allocator counts nothing). On error
-//         `*out` is all zero.
-// Threads: safe; for a stack the figures are exact on its owner.
+// Errors: TM_ERR_INVALID (NULL), TM_ERR_UNAVAILABLE (this allocator counts nothing), TM_ERR_BUSY (a
+//         stack that another thread owns). On error `*out` is all zero.
+// Threads: safe.
 TM_API TM_NODISCARD tm_status tm_allocator_get_stats(tm_allocator* allocator,
                                                      tm_allocator_stats* out);
 
@@ -160,6 +160,17 @@ TM_API void tm_allocator_deinit_(tm_allocator* allocator);
 // because only the allocator that the caller named retries.
 TM_API TM_NODISCARD tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size,
                                                          tm_stream* stream, void** out);
+
+// After a failure for want of memory: trims the allocator, so that the caller can try once more. The
+// error record stays. False where the allocator cannot be trimmed.
+TM_API bool tm_allocator_trim_to_retry_(tm_allocator* allocator);
+
+// Makes `stream` wait for an allocator's `own` one, unless one of the two is being captured.
+// Errors: TM_ERR_CAPTURING, and those of tm_stream_wait_stream.
+TM_API TM_NODISCARD tm_status tm_stream_follow_(tm_stream* stream, tm_stream* own);
+
+// tm_stream_wait, but false where it fails or `stream` is being captured, which it would end.
+TM_API bool tm_stream_wait_unless_capturing_(tm_stream* stream, tm_event* event);
 
 TM_EXTERN_C_END
 

@@ -67,6 +67,7 @@ static tm_status host_alloc_storage(tm_allocator* self, size_t size, tm_storage*
 
 static void host_free_storage(tm_allocator* self, tm_storage* storage) {
   (void)self;
+  __atomic_store_n(&storage->references, 0, __ATOMIC_RELAXED);  // best effort against a second time
   host_return(storage);
 }
 

@@ -5,8 +5,11 @@
 // - `spares` are empty regions that are kept; `retired` ones were set aside by a reset and wait for
 //   their last block.
 // - Had everything been one region, a block at B would lie at virtual_base(B) + its offset. The
-//   high-water mark is the largest such end. An empty stack goes on in one region of the mark: its
-//   first request finds `current` to be the `none` region of no capacity and takes the slow path.
+//   high-water mark is the largest such end.
+// - target() is the region an empty stack wants to go on in: the largest end since the last trim, or
+//   that of the reservation. Where its region is smaller, the next request finds `current` to be the `none`
+//   region of no capacity, and takes the slow path. A target the upstream could not serve is not
+//   asked for again until something changes.
 // - The owner's path has no atomic read-modify-write. A free tells a thread that closes the stack
 //   meanwhile where it is by `busy`; that thread makes the order of the two visible by membarrier.
 
@@ -28,11 +31,18 @@
 
 enum { GROWTH_MINIMUM = 2 << 20 };  // bytes of a further region, at least: the driver's granule
 
+// References of a storage that is on its way back: fatal to release once more.
+enum { RETURNED = -1 };
+
 typedef struct stack {
   tm_allocator base;  // must be first
   // The owner's.
   stack_region* current;      // never NULL: `none` stands for no region
   size_t mark;                // bytes: the high-water mark
+  size_t peak;                // bytes: the largest end since the last trim
+  size_t unobtainable;        // bytes the upstream had no region of; SIZE_MAX: none is known
+  size_t reservation;         // bytes that trimming leaves in one region
+  size_t reserved_end;        // where the reservation ends, had everything been one region
   size_t live;                // blocks; atomic, since the thread that closes the stack reads it
   tm_thread_identity* owner;  // atomic; retained; NULL: nobody's
   bool busy;                  // atomic: the owner is inside a free
@@ -73,6 +83,8 @@ static void set_live(stack* s, size_t live) { __atomic_store_n(&s->live, live, _
 
 static size_t extent(const stack* s) { return s->current->virtual_base + s->current->used; }
 
+static size_t target(const stack* s) { return larger(s->peak, s->reserved_end); }
+
 static bool chain_is_empty(const stack* s) { return s->current->used == 0 && !s->current->below; }
 
 //===-- Regions and the upstream ------------------------------------------===//
@@ -84,7 +96,7 @@ static tm_status refuse_while_capturing(const stack* s, size_t size) {
   }
   if (capturing) {
     return TM_RAISE(TM_ERR_CAPTURING,
-                    "stack: %zu bytes need a new region, and its stream is being captured", size);
+                    "stack: %zu bytes asked of the upstream while its stream is being captured", size);
   }
   return TM_OK;
 }
@@ -114,6 +126,7 @@ static tm_status obtain_region(stack* s, size_t capacity, stack_region** out) {
 }
 
 static void give_region_back(stack* s, stack_region* region) {
+  s->unobtainable = SIZE_MAX;
   s->upstream_calls++;
   tm_allocator_free(s->upstream, region->base, region->capacity, s->base.stream);
   s->reserved -= region->capacity;
@@ -143,12 +156,27 @@ static stack_region* take_spare(stack* s, size_t size) {
   return region;
 }
 
-// Gives back spares smaller than `size`, while more than `keep` bytes are held.
+// The spare that a reservation needs; NULL where the current region serves it.
+static const stack_region* spare_to_protect(const stack* s) {
+  const stack_region* best = NULL;
+  if (s->current->capacity - s->current->used >= s->reservation) {
+    return NULL;
+  }
+  for (const stack_region* region = s->spares; region; region = region->below) {
+    if (region->capacity >= s->reservation && (!best || region->capacity < best->capacity)) {
+      best = region;
+    }
+  }
+  return best;
+}
+
+// Gives back spares smaller than `size`, as long as at least `keep` bytes stay held.
 static void drop_spares(stack* s, size_t size, size_t keep) {
+  const stack_region* protected = spare_to_protect(s);
   stack_region** link = &s->spares;
   while (*link) {
     stack_region* region = *link;
-    if (region->capacity < size && s->reserved > keep) {
+    if (region != protected && region->capacity < size && s->reserved - region->capacity >= keep) {
       *link = region->below;
       give_region_back(s, region);
     } else {
@@ -178,13 +206,36 @@ static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region
              : status;
 }
 
-// The first region of an iteration: one of the mark, in place of those that were too small for it.
+// Obtains a region of the target in place of smaller ones, which are given back only afterwards. Where
+// it is not to be had, that is noted.
+static stack_region* consolidate(stack* s, size_t wanted) {
+  stack_region* region = NULL;
+  bool capturing = false;
+  if (wanted >= s->unobtainable ||
+      (s->base.stream &&
+       (tm_stream_is_capturing(s->base.stream, &capturing) != TM_OK || capturing))) {
+    return NULL;
+  }
+  const tm_error kept = *tm_last_error();
+  if (obtain_region(s, larger(wanted, GROWTH_MINIMUM), &region) != TM_OK) {
+    tm_restore_error_(&kept);  // something smaller may do
+    s->unobtainable = wanted;
+    return NULL;
+  }
+  drop_spares(s, wanted, 0);
+  return region;
+}
+
+// The first region of an iteration: one of the target, or else one that is held, or else a new one of
+// what is asked.
 static tm_status begin_chain(stack* s, size_t size) {
-  const size_t wanted = larger(size, s->mark);
+  const size_t wanted = larger(size, target(s));
   stack_region* region = take_spare(s, wanted);
+  region = region ? region : consolidate(s, wanted);
+  region = region ? region : take_spare(s, size);  // the smallest, as the chain first grew
   if (!region) {
-    TM_TRY(refuse_while_capturing(s, wanted));
-    drop_spares(s, wanted, 0);
+    TM_TRY(refuse_while_capturing(s, size));
+    drop_spares(s, SIZE_MAX, 0);  // none of them is large enough
     TM_TRY(obtain_up_to(s, wanted, size, &region));
   }
   push_region(s, region);
@@ -241,7 +292,7 @@ static void pop_dead(stack* s) {
     }
   }
   // An empty stack whose region is short of the mark begins anew in one that is not.
-  if (s->current != &s->none && chain_is_empty(s) && s->current->capacity < s->mark && !s->pins) {
+  if (s->current != &s->none && chain_is_empty(s) && s->current->capacity < target(s) && !s->pins) {
     pop_region(s);
   }
 }
@@ -250,6 +301,7 @@ static void pop_dead(stack* s) {
 static void free_record(stack* s, stack_record* record) {
   stack_region* region = record->region;
   record->storage.references = 0;
+  record->storage.flags |= STACK_RECORD_DEAD;
   region->dead++;
   set_live(s, s->live - 1);
   if (!region->retired) {
@@ -304,8 +356,23 @@ static bool is_owner(const stack* s) {
   return TM_LIKELY(owner != NULL && owner == tm_this_thread_);
 }
 
-// Makes the calling thread the owner where the stack has none or its owner has ended.
-static tm_status claim(stack* s) {
+// Taken by whoever changes an owner, so that an identity that is looked at stays referenced.
+static pthread_mutex_t owner_lock = PTHREAD_MUTEX_INITIALIZER;
+
+// Whether the stack has an owner that could use it. Under owner_lock.
+static bool has_owner(const stack* s) {
+  const tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
+  return owner && !tm_thread_identity_ended(owner);
+}
+
+// Replaces the owner, which has ended or is the calling thread.
+static void set_owner(stack* s, tm_thread_identity* owner) {
+  tm_thread_identity_release(__atomic_exchange_n(&s->owner, owner, __ATOMIC_ACQ_REL));
+}
+
+// Makes the calling thread the owner where the stack has none. Stores whether it had one.
+static tm_status claim(stack* s, bool* was_unowned) {
+  *was_unowned = false;
   if (is_owner(s)) {
     return TM_OK;
   }
@@ -313,36 +380,38 @@ static tm_status claim(stack* s) {
   if (!self) {
     return tm_last_status();
   }
-  tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
-  if ((owner && !tm_thread_identity_ended(owner)) ||
-      !__atomic_compare_exchange_n(&s->owner, &owner, self, false, __ATOMIC_ACQ_REL,
-                                   __ATOMIC_RELAXED)) {
-    return TM_RAISE(TM_ERR_BUSY,
-                    "stack: owned by another thread, which can give it up by tm_stack_hand_over");
+  pthread_mutex_lock(&owner_lock);
+  *was_unowned = !has_owner(s);
+  if (*was_unowned) {
+    set_owner(s, tm_thread_identity_retain(self));
   }
-  tm_thread_identity_retain(self);
-  tm_thread_identity_release(owner);
-  return TM_OK;
+  pthread_mutex_unlock(&owner_lock);
+  return *was_unowned
+             ? TM_OK
+             : TM_RAISE(TM_ERR_BUSY,
+                        "stack: owned by another thread, which can give it up by "
+                        "tm_stack_hand_over");
 }
 
 static void give_up(stack* s) {
-  tm_thread_identity_release(__atomic_exchange_n(&s->owner, NULL, __ATOMIC_ACQ_REL));
+  pthread_mutex_lock(&owner_lock);
+  set_owner(s, NULL);
+  pthread_mutex_unlock(&owner_lock);
 }
 
-// What an allocation begins with: it makes its thread the owner.
-static tm_status enter(stack* s) {
-  TM_TRY(claim(s));
+// What every operation but a free begins with. It ends in leave(), but for an allocation, which makes
+// its thread the owner.
+static tm_status enter(stack* s, bool* was_unowned) {
+  if (stack_returns_is_closed(&s->returns)) {
+    TM_FATAL("stack: used after its last reference was released");
+  }
+  TM_TRY(claim(s, was_unowned));
   check_valid(s);
   take_in_returns(s);
   return TM_OK;
 }
 
-// What every other operation begins with: a stack that is nobody's stays so. Ends in leave().
-static tm_status visit(stack* s, bool* was_unowned) {
-  *was_unowned = __atomic_load_n(&s->owner, __ATOMIC_RELAXED) == NULL;
-  return enter(s);
-}
-
+// A stack that is nobody's stays so.
 static void leave(stack* s, bool was_unowned) {
   if (was_unowned) {
     give_up(s);
@@ -364,8 +433,9 @@ static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
   set_live(s, s->live + 1);
   s->alloc_calls++;
   const size_t end = region->virtual_base + region->used;
-  if (end > s->mark) {
-    s->mark = end;
+  if (TM_UNLIKELY(end > s->peak)) {
+    s->peak = end;
+    s->mark = larger(s->mark, end);
   }
   record->storage.references = 1;
   record->storage.flags = TM_STORAGE_EMBEDDED_;
@@ -379,7 +449,8 @@ static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
 }
 
 static TM_COLD tm_status prepare(stack* s, size_t size) {
-  TM_TRY(enter(s));
+  bool was_unowned;
+  TM_TRY(enter(s, &was_unowned));
   TM_TRY(make_room(s, size));
   if (!stack_region_has_room_for_record(s->current)) {
     TM_TRY(stack_region_add_records(s->current));
@@ -424,13 +495,16 @@ static inline bool begin_free(stack* s) {
   if (TM_UNLIKELY(!is_owner(s))) {
     return false;
   }
+  tm_thread_identity* owner;
   if (TM_UNLIKELY(s->fenced)) {
     (void)__atomic_exchange_n(&s->busy, true, __ATOMIC_SEQ_CST);
+    owner = __atomic_load_n(&s->owner, __ATOMIC_SEQ_CST);
   } else {
     __atomic_store_n(&s->busy, true, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);  // membarrier does the rest
+    owner = __atomic_load_n(&s->owner, __ATOMIC_RELAXED);
   }
-  if (TM_UNLIKELY(!is_owner(s))) {
+  if (TM_UNLIKELY(!owner)) {
     __atomic_store_n(&s->busy, false, __ATOMIC_RELEASE);
     return false;
   }
@@ -445,7 +519,7 @@ static inline bool free_top(stack* s, stack_record* record) {
   stack_region* region = record->region;
   const size_t used = (size_t)((char*)record->storage.data - region->base);
   if (TM_UNLIKELY(record + 1 != region->next_record || region != s->current || region->dead != 0) ||
-      (used == 0 && (region->below || region->capacity < s->mark))) {
+      (used == 0 && (region->below || region->capacity < target(s)))) {
     return false;
   }
   record->storage.references = 0;
@@ -463,8 +537,11 @@ static void stack_free_storage(tm_allocator* self, tm_storage* storage) {
       free_record(s, record);
     }
     end_free(s);
-  } else if (!stack_returns_push(&s->returns, storage)) {
-    count_return(s);
+  } else {
+    __atomic_store_n(&storage->references, RETURNED, __ATOMIC_RELAXED);
+    if (!stack_returns_push(&s->returns, storage)) {
+      count_return(s);
+    }
   }
 }
 
@@ -524,7 +601,9 @@ static void finish(stack* s) {
 // The last reference is gone. From here on blocks are counted, and the last to come back destroys.
 static void stack_destroy(tm_allocator* self) {
   stack* s = (stack*)self;
+  pthread_mutex_lock(&owner_lock);
   tm_thread_identity* owner = __atomic_exchange_n(&s->owner, NULL, __ATOMIC_SEQ_CST);
+  pthread_mutex_unlock(&owner_lock);
   if (owner && owner != tm_this_thread_ && !tm_thread_identity_ended(owner)) {
     wait_for_owner(s);
   }
@@ -548,17 +627,16 @@ static tm_status trim_owned(stack* s, size_t keep) {
   if (s->current != &s->none && chain_is_empty(s)) {
     pop_region(s);
   }
-  if (s->spares && s->reserved > keep) {
-    TM_TRY(refuse_while_capturing(s, 0));
-    drop_spares(s, SIZE_MAX, keep);
-  }
+  TM_TRY(refuse_while_capturing(s, 0));
+  drop_spares(s, SIZE_MAX, keep);
+  s->peak = extent(s);
   return keep == 0 ? tm_allocator_trim(s->upstream, 0) : TM_OK;
 }
 
 static tm_status stack_trim(tm_allocator* self, size_t keep) {
   stack* s = (stack*)self;
   bool was_unowned;
-  TM_TRY(visit(s, &was_unowned));
+  TM_TRY(enter(s, &was_unowned));
   const tm_status status = trim_owned(s, keep);
   leave(s, was_unowned);
   return status;
@@ -575,7 +653,7 @@ static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
 static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   stack* s = (stack*)self;
   bool was_unowned;
-  TM_TRY(visit(s, &was_unowned));
+  TM_TRY(enter(s, &was_unowned));
   out->live_blocks = s->live;
   out->live_bytes = live_bytes_in_list(s, s->current) + live_bytes_in_list(s, s->retired);
   out->peak_live_bytes = s->mark;
@@ -624,7 +702,12 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
                      stream ? stream : upstream->stream);
   s->base.ignores_stream = s->base.stream == NULL;
   s->upstream = tm_allocator_retain(upstream);
-  s->maximum = options && options->maximum_bytes ? options->maximum_bytes : SIZE_MAX;
+  const size_t granule = larger(s->base.alignment, upstream->alignment);
+  s->maximum = SIZE_MAX;
+  if (options && options->maximum_bytes) {
+    (void)tm_checked_round_up(options->maximum_bytes, granule, &s->maximum);
+  }
+  s->unobtainable = SIZE_MAX;
   s->none.segments = &s->none_segment;
   s->current = &s->none;
   (void)pthread_once(&membarrier_once, register_membarrier);
@@ -665,17 +748,28 @@ static tm_status begin(tm_allocator* allocator, const char* what, bool* was_unow
     return TM_RAISE(TM_ERR_INVALID, "%s: the allocator is a %s, no stack", what,
                     allocator->vtable->name);
   }
-  return visit((stack*)allocator, was_unowned);
+  return enter((stack*)allocator, was_unowned);
+}
+
+static tm_status reserve_owned(stack* s, size_t bytes) {
+  size_t rounded;
+  size_t end;
+  if (!tm_checked_round_up(bytes, s->base.alignment, &rounded) ||
+      !tm_checked_add(extent(s), rounded, &end) || end > PTRDIFF_MAX) {
+    return TM_RAISE(TM_ERR_INVALID, "stack: a reservation of %zu bytes asked", bytes);
+  }
+  s->unobtainable = SIZE_MAX;  // worth asking again
+  TM_TRY(make_room(s, rounded));
+  s->reservation = rounded;
+  s->reserved_end = rounded ? extent(s) + rounded : 0;
+  return TM_OK;
 }
 
 tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
   bool was_unowned;
   TM_TRY(begin(allocator, "tm_stack_reserve", &was_unowned));
   stack* s = (stack*)allocator;
-  const tm_status status =
-      bytes > PTRDIFF_MAX
-          ? TM_RAISE(TM_ERR_INVALID, "stack: a reservation of %zu bytes asked", bytes)
-          : make_room(s, bytes);
+  const tm_status status = reserve_owned(s, bytes);
   leave(s, was_unowned);
   return status;
 }
@@ -704,20 +798,37 @@ tm_status tm_stack_reset(tm_allocator* allocator) {
   tm_status status = TM_OK;
   if (!s->pins) {
     retire_chain(s);
-  } else if (s->live) {
-    status = TM_RAISE(TM_ERR_INVALID, "stack: reset while pinned, with %zu blocks live", s->live);
+  } else if (stack_region_live(s->current)) {
+    status = TM_RAISE(TM_ERR_INVALID, "stack: reset while pinned, with %zu blocks live",
+                      stack_region_live(s->current));
   }
   leave(s, was_unowned);
   return status;
+}
+
+// Pinned, a stack lives in one region, so that the same requests find the same addresses.
+static tm_status pin_owned(stack* s) {
+  if (s->current == &s->none && target(s) == 0 && !s->spares) {
+    return TM_RAISE(TM_ERR_INVALID, "stack: nothing is reserved that could be pinned");
+  }
+  if (s->current == &s->none) {
+    TM_TRY(begin_chain(s, larger(target(s), 1)));
+  }
+  if (s->current->below) {
+    return TM_RAISE(TM_ERR_INVALID,
+                    "stack: blocks are live in several regions; free or reset it before pinning");
+  }
+  s->pins++;
+  return TM_OK;
 }
 
 tm_status tm_stack_pin(tm_allocator* allocator) {
   bool was_unowned;
   TM_TRY(begin(allocator, "tm_stack_pin", &was_unowned));
   stack* s = (stack*)allocator;
-  s->pins++;
+  const tm_status status = pin_owned(s);
   leave(s, was_unowned);
-  return TM_OK;
+  return status;
 }
 
 tm_status tm_stack_unpin(tm_allocator* allocator) {

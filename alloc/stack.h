@@ -43,19 +43,29 @@ TM_API TM_NODISCARD tm_allocator* tm_stack_allocator_create(tm_allocator* upstre
 // Whether `allocator` is a stack.
 TM_API bool tm_is_stack(const tm_allocator* allocator);
 
-// The operations below: Errors: TM_ERR_INVALID (NULL, or no stack), TM_ERR_BUSY (not the owner).
+// The operations below:
+// Errors: TM_ERR_INVALID (NULL, or no stack), TM_ERR_BUSY (not the owner), TM_ERR_NO_MEMORY (a
+//         thread's first use of any stack), and what each says.
+// Threads: the owner's; on a stack that is nobody's any one thread's, which does not become the owner.
+// tm_allocator_trim and tm_allocator_get_stats are operations of this kind as well. In the statistics
+// peak_live_bytes is the high-water mark.
 
-// Has at least `bytes` free to allocate without an upstream call, in one piece above what is in
-// use. This is the reservation that cannot fail later.
-// Errors: also those of the upstream's allocation; then nothing has changed.
+// Has at least `bytes` free to allocate without an upstream call, in one piece above what is in use.
+// This is the reservation that cannot fail later. It replaces an earlier one, and trimming leaves it
+// alone: reserve 0 to give it up. Bookkeeping beyond 256 blocks may still come from the heap.
+// Errors: also those of the upstream's allocation; then an earlier reservation still holds.
 TM_API TM_NODISCARD tm_status tm_stack_reserve(tm_allocator* stack, size_t bytes);
 
 // Starts an iteration: regions that still hold live blocks are retired until their last block is
 // free, and allocation goes on in one region of the high-water mark.
+// Errors: also TM_ERR_INVALID (pinned, with blocks live).
 TM_API TM_NODISCARD tm_status tm_stack_reset(tm_allocator* stack);
 
 // While pinned, the stack neither grows, moves nor trims: addresses stay valid for a captured graph
-// that holds them. A request that does not fit is TM_ERR_NO_MEMORY. Pins nest.
+// that holds them, and the same requests find the same addresses. A request that does not fit is
+// TM_ERR_NO_MEMORY. Pins nest. A stack can be pinned when all its live blocks lie in one region.
+// Errors: also TM_ERR_INVALID (blocks live in several regions, nothing reserved yet; unpinned more
+//         often than pinned), and where the region is to be obtained those of the upstream.
 TM_API TM_NODISCARD tm_status tm_stack_pin(tm_allocator* stack);
 TM_API TM_NODISCARD tm_status tm_stack_unpin(tm_allocator* stack);
 

@@ -19,7 +19,11 @@ enum { STACK_SEGMENT_RECORDS = 256 };
 
 typedef struct stack_region stack_region;
 
-// One block. It is dead, freed below a live one, when its storage has no references.
+// A flag of a storage whose block was freed out of order. Only the owner sets it: the references of a
+// block that comes back from another thread run out before it arrives.
+enum { STACK_RECORD_DEAD = 1 << 30 };
+
+// One block.
 typedef struct stack_record {
   tm_storage storage;    // must be first
   stack_region* region;  // what the block was bumped from
@@ -28,7 +32,7 @@ typedef struct stack_record {
 _Static_assert(sizeof(stack_record) == 64, "a record is a cache line");
 
 static inline bool stack_record_is_live(const stack_record* record) {
-  return record->storage.references != 0;
+  return (record->storage.flags & STACK_RECORD_DEAD) == 0;
 }
 
 struct stack_region {

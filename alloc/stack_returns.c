@@ -1,6 +1,7 @@
 #include "alloc/stack_returns.h"
 
 #include "tm/alloc/bookkeeping.h"
+#include "tm/base/fatal.h"
 
 static tm_storage closed_mark;  // its address says that a list is closed
 
@@ -30,6 +31,9 @@ static tm_storage* take_node(stack_returns* returns) {
   uint64_t wanted;
   tm_storage* node;
   do {
+    if ((uint32_t)old == 0) {
+      TM_FATAL("stack: more raw blocks are freed than are live");
+    }
     node = node_at(returns, (uint32_t)old - 1);
     const uint32_t next = (uint32_t)__atomic_load_n(&node->references, __ATOMIC_RELAXED);
     wanted = ((old >> 32) + 1) << 32 | next;
@@ -93,6 +97,10 @@ bool stack_returns_push_raw(stack_returns* returns, void* ptr) {
   }
   stack_returns_give_node(returns, node);
   return false;
+}
+
+bool stack_returns_is_closed(const stack_returns* returns) {
+  return __atomic_load_n(&returns->head, __ATOMIC_RELAXED) == &closed_mark;
 }
 
 tm_storage* stack_returns_take(stack_returns* returns) {

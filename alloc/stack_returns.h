@@ -16,7 +16,7 @@
 enum { STACK_RETURNS_CHUNKS = 24, STACK_RETURNS_FIRST_CHUNK = 256 };
 
 typedef struct stack_returns {
-  tm_storage* head;     // atomic; STACK_RETURNS_CLOSED when no more may come
+  tm_storage* head;     // atomic; a mark of its own when the list is closed
   uint64_t free_nodes;  // atomic: a tag in the upper half against ABA, an index + 1 in the lower
   tm_storage* chunks[STACK_RETURNS_CHUNKS];  // of nodes; chunk k has 256 << k
   uint32_t node_count;
@@ -37,6 +37,8 @@ void stack_returns_deinit(stack_returns* returns);
 // Pushes a storage, or a raw pointer. False where the list is closed: nothing was pushed.
 bool stack_returns_push(stack_returns* returns, tm_storage* storage);
 bool stack_returns_push_raw(stack_returns* returns, void* ptr);
+
+bool stack_returns_is_closed(const stack_returns* returns);
 
 // Takes what has come, linked through link.next, newest first; NULL where nothing has. Owner only.
 tm_storage* stack_returns_take(stack_returns* returns);

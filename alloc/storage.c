@@ -17,6 +17,7 @@
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/event.h"
 #include "tm/base/fatal.h"
+#include "tm/base/thread_exit.h"
 
 // A stream that uses the block, and the event that its free waits for.
 struct tm_storage_use_ {
@@ -40,8 +41,8 @@ typedef struct header_cache {
 } header_cache;
 
 static __thread header_cache headers;
-static pthread_key_t headers_key;
-static pthread_once_t headers_once = PTHREAD_ONCE_INIT;
+static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static pthread_once_t process_exit_once = PTHREAD_ONCE_INIT;
 
 static void empty_header_cache(void* cache) {
   header_cache* self = cache;
@@ -55,11 +56,7 @@ static void empty_header_cache(void* cache) {
 
 static void empty_own_header_cache(void) { empty_header_cache(&headers); }
 
-static void make_headers_key(void) {
-  // Without a key the headers of a thread stay allocated when it ends; nothing else depends on it.
-  (void)pthread_key_create(&headers_key, empty_header_cache);
-  (void)atexit(empty_own_header_cache);
-}
+static void empty_at_process_exit(void) { (void)atexit(empty_own_header_cache); }
 
 static tm_storage* header_take(void) {
   tm_storage* header = headers.first;
@@ -71,14 +68,17 @@ static tm_storage* header_take(void) {
   return tm_bookkeeping_alloc(sizeof *header, "a storage header");
 }
 
+// Registers what empties the cache; false where nothing would.
+static bool watch_exit(void) {
+  (void)pthread_once(&process_exit_once, empty_at_process_exit);
+  return tm_thread_exit_set_(&at_exit, empty_header_cache, &headers);
+}
+
 static void header_give(tm_storage* header) {
-  if (TM_UNLIKELY(headers.count >= HEADER_CACHE_LIMIT)) {
+  header->references = 0;  // so that releasing it once more is noticed
+  if (TM_UNLIKELY(headers.count >= HEADER_CACHE_LIMIT || (!headers.first && !watch_exit()))) {
     tm_bookkeeping_free(header);
     return;
-  }
-  if (TM_UNLIKELY(!headers.first)) {
-    (void)pthread_once(&headers_once, make_headers_key);
-    (void)pthread_setspecific(headers_key, &headers);
   }
   header->link.next = headers.first;
   headers.first = header;
@@ -147,7 +147,7 @@ tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream) {
 // Makes `stream` wait until the block is ready, and obtains now the event that its free needs.
 static tm_status cross_streams(tm_storage* storage, tm_stream* stream) {
   TM_TRY(use_add(storage, stream));
-  const tm_status status = tm_stream_wait_stream(stream, storage->allocator->stream);
+  const tm_status status = tm_stream_follow_(stream, storage->allocator->stream);
   if (status != TM_OK) {
     use_destroy(storage->uses);
     storage->uses = NULL;
@@ -232,12 +232,12 @@ static tm_status reject(tm_allocator* allocator, size_t size, tm_storage** out) 
                   allocator->vtable->name, size);
 }
 
-static TM_COLD tm_status alloc_again(tm_allocator* allocator, size_t size, tm_stream* stream,
-                                     tm_storage** out) {
-  if (!allocator->vtable->trim || allocator->vtable->trim(allocator, 0) != TM_OK) {
-    return TM_ERR_NO_MEMORY;
-  }
-  return alloc_once(allocator, size, stream, out);
+tm_status tm_storage_alloc_failed_(tm_status status, tm_allocator* allocator, size_t size,
+                                   tm_stream* stream, tm_storage** out) {
+  *out = NULL;
+  return status == TM_ERR_NO_MEMORY && tm_allocator_trim_to_retry_(allocator)
+             ? alloc_once(allocator, size, stream, out)
+             : status;
 }
 
 tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size, tm_stream* stream,
@@ -247,7 +247,9 @@ tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size, tm_str
   }
   *out = NULL;
   const tm_status status = alloc_once(allocator, size, stream, out);
-  return status == TM_ERR_NO_MEMORY ? alloc_again(allocator, size, stream, out) : status;
+  return TM_LIKELY(status == TM_OK)
+             ? TM_OK
+             : tm_storage_alloc_failed_(status, allocator, size, stream, out);
 }
 
 tm_status tm_storage_adopt(void* data, size_t size, tm_deleter deleter, void* user,
@@ -276,16 +278,15 @@ tm_status tm_storage_adopt(void* data, size_t size, tm_deleter deleter, void* us
 
 //===-- Freeing -----------------------------------------------------------===//
 
-// Orders the free behind every stream that used the block: on the device where there is a stream to
-// wait, on the host where the memory knows no streams.
+// Orders the free behind every stream that used the block: on the device where there is a stream that
+// can wait, otherwise (memory that knows no streams, a stream that is being captured) on the host.
 static void settle_uses(tm_storage* storage, tm_stream* stream, bool on_host) {
   while (storage->uses) {
     tm_storage_use_* use = storage->uses;
     storage->uses = use->next;
-    if (on_host) {
+    if (on_host || (!tm_stream_equal(use->stream, stream) &&
+                    !tm_stream_wait_unless_capturing_(stream, use->event))) {
       (void)!tm_event_sync(use->event);
-    } else if (!tm_stream_equal(use->stream, stream)) {
-      (void)!tm_stream_wait(stream, use->event);
     }
     use_destroy(use);
   }

@@ -100,19 +100,24 @@ TM_API TM_NODISCARD tm_status tm_storage_record_stream(tm_storage* storage, tm_s
 
 TM_API TM_NODISCARD tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size,
                                                         tm_stream* stream, tm_storage** out);
+// The allocator's own storage was refused with `status`: trims and tries again where that may help.
+TM_API TM_COLD TM_NODISCARD tm_status tm_storage_alloc_failed_(tm_status status,
+                                                               tm_allocator* allocator, size_t size,
+                                                               tm_stream* stream, tm_storage** out);
 
-// Straight to the allocator where the storage is its own and the stream too; whatever else there is
-// to do, also after a failure, starts over out of line.
+// Straight to the allocator where the storage is its own and the stream too.
 static inline tm_status tm_storage_alloc(tm_allocator* allocator, size_t size, tm_stream* stream,
                                          tm_storage** out) {
-  if (TM_LIKELY(allocator && out && size - 1 < (size_t)PTRDIFF_MAX &&
-                (stream == allocator->stream || allocator->ignores_stream) &&
-                allocator->vtable->alloc_storage)) {
-    if (TM_LIKELY(allocator->vtable->alloc_storage(allocator, size, out) == TM_OK)) {
-      return TM_OK;
-    }
+  if (TM_UNLIKELY(!(allocator && out && size - 1 < (size_t)PTRDIFF_MAX &&
+                    (stream == allocator->stream || allocator->ignores_stream) &&
+                    allocator->vtable->alloc_storage))) {
+    return tm_storage_alloc_general_(allocator, size, stream, out);
   }
-  return tm_storage_alloc_general_(allocator, size, stream, out);
+  const tm_status status = allocator->vtable->alloc_storage(allocator, size, out);
+  if (TM_UNLIKELY(status != TM_OK)) {
+    return tm_storage_alloc_failed_(status, allocator, size, stream, out);
+  }
+  return TM_OK;
 }
 
 TM_EXTERN_C_END

@@ -3,39 +3,29 @@
 #include <pthread.h>
 
 #include "tm/alloc/bookkeeping.h"
+#include "tm/base/thread_exit.h"
 
-// Never freed, only used again: whoever looks at the owner of a stack that another thread is taking
-// over must find an identity there.
 struct tm_thread_identity {
   int32_t references;  // atomic; one is the thread's own
   bool ended;          // atomic
-  tm_thread_identity* next_unused;
+  uint32_t process;    // the fork it belongs to
 };
-
-static pthread_mutex_t unused_lock = PTHREAD_MUTEX_INITIALIZER;
-static tm_thread_identity* unused;
-
-static tm_thread_identity* take_unused(void) {
-  pthread_mutex_lock(&unused_lock);
-  tm_thread_identity* identity = unused;
-  if (identity) {
-    unused = identity->next_unused;
-  }
-  pthread_mutex_unlock(&unused_lock);
-  return identity;
-}
-
-static void give_unused(tm_thread_identity* identity) {
-  pthread_mutex_lock(&unused_lock);
-  identity->next_unused = unused;
-  unused = identity;
-  pthread_mutex_unlock(&unused_lock);
-}
 
 __thread tm_thread_identity* tm_this_thread_ __attribute__((tls_model("initial-exec")));
 
-static pthread_key_t identity_key;
-static pthread_once_t identity_once = PTHREAD_ONCE_INIT;
+static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static uint32_t process;  // forks between the first process and this one
+
+// Of the threads of the parent only the one that forked goes on in the child.
+static void enter_forked_child(void) {
+  process++;
+  if (tm_this_thread_) {
+    tm_this_thread_->process = process;
+  }
+}
+
+static void watch_forks(void) { (void)pthread_atfork(NULL, NULL, enter_forked_child); }
 
 static void end_thread(void* value) {
   tm_thread_identity* identity = value;
@@ -44,25 +34,18 @@ static void end_thread(void* value) {
   tm_thread_identity_release(identity);
 }
 
-static void make_key(void) {
-  // Without a key a thread's end goes unnoticed: its objects must then be handed over.
-  (void)pthread_key_create(&identity_key, end_thread);
-}
-
 tm_thread_identity* tm_thread_identity_get(void) {
   if (!tm_this_thread_) {
-    (void)pthread_once(&identity_once, make_key);
-    tm_thread_identity* identity = take_unused();
-    if (!identity) {
-      identity = tm_bookkeeping_alloc(sizeof *identity, "a thread's identity");
-    }
+    (void)pthread_once(&fork_once, watch_forks);
+    tm_thread_identity* identity = tm_bookkeeping_alloc(sizeof *identity, "a thread's identity");
     if (!identity) {
       return NULL;
     }
-    __atomic_store_n(&identity->references, 1, __ATOMIC_RELAXED);
-    __atomic_store_n(&identity->ended, false, __ATOMIC_RELAXED);
+    identity->references = 1;
+    identity->process = process;
     tm_this_thread_ = identity;
-    (void)pthread_setspecific(identity_key, identity);
+    // Where that fails, the thread's end goes unnoticed: its stacks must then be handed over.
+    (void)tm_thread_exit_set_(&at_exit, end_thread, identity);
   }
   return tm_this_thread_;
 }
@@ -74,10 +57,10 @@ tm_thread_identity* tm_thread_identity_retain(tm_thread_identity* identity) {
 
 void tm_thread_identity_release(tm_thread_identity* identity) {
   if (identity && __atomic_fetch_sub(&identity->references, 1, __ATOMIC_ACQ_REL) == 1) {
-    give_unused(identity);
+    tm_bookkeeping_free(identity);
   }
 }
 
 bool tm_thread_identity_ended(const tm_thread_identity* identity) {
-  return __atomic_load_n(&identity->ended, __ATOMIC_ACQUIRE);
+  return __atomic_load_n(&identity->ended, __ATOMIC_ACQUIRE) || identity->process != process;
 }

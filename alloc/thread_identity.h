@@ -22,7 +22,8 @@ TM_NODISCARD tm_thread_identity* tm_thread_identity_get(void);
 tm_thread_identity* tm_thread_identity_retain(tm_thread_identity* identity);
 void tm_thread_identity_release(tm_thread_identity* identity);  // NULL is a no-op
 
-// Whether the thread has ended. What it did before happens before a true answer.
+// Whether the thread has ended, or stayed behind in the parent of this process. What it did before
+// happens before a true answer. The caller holds a reference.
 bool tm_thread_identity_ended(const tm_thread_identity* identity);
 
 #endif  // TM_ALLOC_THREAD_IDENTITY_H_

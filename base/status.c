@@ -68,6 +68,8 @@ tm_status tm_raise_(tm_status code, const char* file, int line, const char* form
   return code;
 }
 
+void tm_restore_error_(const tm_error* error) { last_error = *error; }
+
 tm_status tm_null_handle_(const char* what, const char* file, int line) {
   if (last_error.code != TM_OK) {
     return last_error.code;

@@ -72,6 +72,9 @@ TM_API TM_COLD tm_status tm_raise_(tm_status code, const char* file, int line, c
 TM_API TM_COLD tm_status tm_null_handle_(const char* what, const char* file, int line);
 #define TM_NULL_HANDLE(what) tm_null_handle_((what), __FILE__, __LINE__)
 
+// Puts a record back that was copied from tm_last_error(), after something in between has failed.
+TM_API void tm_restore_error_(const tm_error* error);
+
 // Returns from the calling function with the status of `call` where that is a failure.
 #define TM_TRY(call) TM_TRY_((call), TM_UNIQUE_(tm_status_))
 #define TM_TRY_(call, status)             \

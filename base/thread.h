@@ -6,6 +6,7 @@
 #define TM_BASE_THREAD_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tm/base/attributes.h"
@@ -40,11 +41,15 @@ static inline uintptr_t tm_stack_low_(void) {
 }
 
 // Whether `address` lies shortly below the stack in use, where only a function that has returned, or
-// was left by longjmp, can have put a variable. The span is short, so that the stack of a fiber next
-// to this one is not taken for it.
+// was left by longjmp, can have put a variable. The span is a page, so that the stack of a fiber next
+// to this one is not taken for it: fibers that share a context need a page between them.
 static inline bool tm_is_below_stack_(const void* address) {
-  return tm_stack_low_() - (uintptr_t)address < 16384;
+  return tm_stack_low_() - (uintptr_t)address < 4096;
 }
+
+// Copies `size` bytes that may not be mapped. False where they are not. For messages about what has
+// gone wrong: it costs a system call.
+TM_API bool tm_read_memory_(const void* address, void* out, size_t size);
 
 TM_EXTERN_C_END
 

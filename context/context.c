@@ -9,32 +9,34 @@
 
 #include "tm/context/context.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/host.h"
 #include "tm/base/fatal.h"
+#include "tm/base/thread_exit.h"
 #include "tm/base/trace.h"
 #include "tm/log.h"
-
-enum { LIVE_SPAN = 8 << 20 };  // bytes above the stack pointer that can be this thread's stack
 
 typedef struct context_object {
   tm_context hot;                     // must be first
   const tm_thread* thread;            // atomic; where it is current; NULL: nowhere
   struct context_object* replaced;    // what was current before it, while it is
+  tm_context_mark entered;            // where it stood when it became current
   struct tm_trace_frame* trace_top;   // its own trace, while it is not current
+  tm_device failing;                  // whose out-of-memory handler runs; a type of -1: none
 } context_object;
 
 static __thread context_object first_context;
-static pthread_key_t exit_key;
-static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
+static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 //===-- Lifetime ----------------------------------------------------------===//
 
+static const tm_device nowhere = {-1, 0};
+
 static void init_context(context_object* object) {
   memset(object, 0, sizeof *object);
+  object->failing = nowhere;
   object->hot.current[TM_SLOT_ALLOCATOR_ + TM_CPU] = tm_host_allocator();
 }
 
@@ -44,22 +46,23 @@ static void report_leftovers(const context_object* object, const char* event) {
   }
 }
 
+static void leave_context(context_object* object);
+
 static void end_thread(void* value) {
+  while (tm_thread_.context && tm_thread_.context != value) {
+    report_leftovers((context_object*)tm_thread_.context, "a thread ends");
+    leave_context((context_object*)tm_thread_.context);
+  }
   report_leftovers(value, "a thread ends");
   tm_thread_.context = NULL;
-}
-
-static void make_exit_key(void) {
-  // Without a key a thread's leftover scopes go unreported; nothing else depends on it.
-  (void)pthread_key_create(&exit_key, end_thread);
 }
 
 tm_context* tm_context_first_use_(void) {
   init_context(&first_context);
   first_context.thread = &tm_thread_;
   tm_thread_.context = &first_context.hot;
-  (void)pthread_once(&exit_once, make_exit_key);
-  (void)pthread_setspecific(exit_key, &first_context);
+  // Where that fails, leftover scopes of the thread go unreported.
+  (void)tm_thread_exit_set_(&at_exit, end_thread, &first_context);
   return &first_context.hot;
 }
 
@@ -113,32 +116,52 @@ tm_stream* tm_require_stream(void) {
 
 //===-- Misuse ------------------------------------------------------------===//
 
-void tm_frame_stale_(const tm_frame* frame) {
+// An entry that was never put on top: a fatal handler that throws has its scope closed all the same.
+static const tm_slots_ unlinked = UINT32_MAX;
+
+void tm_frame_stale_(tm_frame* frame) {
+  frame->slots = unlinked;
   TM_FATAL(
       "a scope is opened at %s:%d above one whose function was left without closing it "
       "(longjmp without tm_context_restore?); %zu were open",
       frame->file, frame->line, tm_thread_.context->depth);
 }
 
-// Whether an entry lies in the part of this thread's stack that is in use, so that it can be read.
-static bool entry_is_readable(const tm_frame* entry) {
-  return (uintptr_t)entry - tm_stack_low_() < LIVE_SPAN;
+// Copies an entry that may be of a function, a fiber or a thread that is gone. False where it is.
+static bool read_entry(const tm_frame* entry, tm_frame* out, char* file, size_t size) {
+  if (tm_is_below_stack_(entry) || !tm_read_memory_(entry, out, sizeof *out) ||
+      !tm_read_memory_(out->file, file, 1)) {
+    return false;
+  }
+  size_t length = 0;
+  while (length + 1 < size && tm_read_memory_(out->file + length, &file[length], 1) &&
+         file[length] >= ' ' && file[length] <= '~') {
+    length++;
+  }
+  const bool whole = file[length] == '\0';
+  file[length] = '\0';
+  return whole && length > 0;
 }
 
 void tm_frame_mismatch_(const tm_frame* frame) {
+  if (frame->slots == unlinked) {
+    return;
+  }
   const tm_context* context = tm_thread_.context;
   if (!context || !context->top) {
     TM_FATAL("the scope of %s:%d is closed on a thread that has no scope open", frame->file,
              frame->line);
   }
-  if (!entry_is_readable(context->top)) {
+  tm_frame top;
+  char file[256];
+  if (!read_entry(context->top, &top, file, sizeof file)) {
     TM_FATAL(
         "the scope of %s:%d is closed, but the innermost of the %zu open ones is another, whose "
-        "function was left without closing it, or which another thread opened",
+        "function was left without closing it",
         frame->file, frame->line, context->depth);
   }
   TM_FATAL("the scope of %s:%d is closed, but the innermost of the %zu open ones is that of %s:%d",
-           frame->file, frame->line, context->depth, context->top->file, context->top->line);
+           frame->file, frame->line, context->depth, file, top.line);
 }
 
 //===-- Entries -----------------------------------------------------------===//
@@ -207,15 +230,18 @@ int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused, c
     return 1;
   }
   context_object* object = (context_object*)context;
-  const tm_thread* nowhere = NULL;
-  if (!__atomic_compare_exchange_n(&object->thread, &nowhere, &tm_thread_, false, __ATOMIC_ACQUIRE,
+  const tm_thread* other = NULL;
+  if (!__atomic_compare_exchange_n(&object->thread, &other, &tm_thread_, false, __ATOMIC_ACQUIRE,
                                    __ATOMIC_RELAXED)) {
     unlink_top(frame);
     frame->value = NULL;
+    frame->slots = unlinked;
     TM_FATAL("the context made current at %s:%d is already current on %s thread", frame->file,
-             frame->line, nowhere == &tm_thread_ ? "this" : "another");
+             frame->line, other == &tm_thread_ ? "this" : "another");
   }
   object->replaced = (context_object*)outer;
+  object->entered.top = context->top;
+  object->entered.depth = context->depth;
   tm_thread_.trace_top = object->trace_top;
   tm_thread_.context = context;
   return 1;
@@ -251,6 +277,8 @@ tm_context_mark tm_context_save(void) {
       .top = context->top,
       .depth = context->depth,
       .trace_top = tm_thread_.trace_top,
+      .oom_handler = context->current[TM_SLOT_OOM_HANDLER_],
+      .failing = ((context_object*)context)->failing,
   };
 }
 
@@ -271,6 +299,20 @@ static void rebuild_current(tm_context* context, tm_frame* entry) {
   }
 }
 
+// Drops the entries above `top` and returns how many there were.
+static size_t drop_entries(tm_context* context, tm_frame* top, size_t depth) {
+  if (context->depth < depth) {
+    TM_FATAL("tm_context_restore: %zu scopes were open at the save, %zu are now", depth,
+             context->depth);
+  }
+  const size_t dropped = context->depth - depth;
+  context->top = top;
+  context->depth = depth;
+  rebuild_current(context, top);
+  ((context_object*)context)->failing = nowhere;
+  return dropped;
+}
+
 size_t tm_context_restore(const tm_context_mark* mark) {
   size_t dropped = 0;
   while (tm_thread_.context != mark->context) {
@@ -278,18 +320,13 @@ size_t tm_context_restore(const tm_context_mark* mark) {
     if (!inner->replaced) {
       TM_FATAL("tm_context_restore: the saved context is not current on this thread");
     }
+    dropped += drop_entries(&inner->hot, inner->entered.top, inner->entered.depth);
+    tm_thread_.trace_top = inner->trace_top;  // as it was, unless it is a fiber's
     leave_context(inner);
-    inner->trace_top = NULL;
   }
-  tm_context* context = mark->context;
-  if (context->depth < mark->depth) {
-    TM_FATAL("tm_context_restore: %zu scopes were open at the save, %zu are now", mark->depth,
-             context->depth);
-  }
-  dropped = context->depth - mark->depth;
-  context->top = mark->top;
-  context->depth = mark->depth;
-  rebuild_current(context, mark->top);
+  dropped += drop_entries(mark->context, mark->top, mark->depth);
+  mark->context->current[TM_SLOT_OOM_HANDLER_] = mark->oom_handler;
+  ((context_object*)mark->context)->failing = mark->failing;
   tm_thread_.trace_top = mark->trace_top;
   return dropped;
 }
@@ -322,16 +359,26 @@ static const tm_allocator_vtable refuse_vtable = {
     .free = refuse_free,
 };
 
-static void set_handlers(tm_frame** innermost) {
-  tm_context_get_()->current[TM_SLOT_OOM_HANDLER_] = *innermost;
+// What run_handler changes in a context, to be put back.
+typedef struct handler_state {
+  context_object* object;
+  void* handlers;
+  tm_device failing;
+} handler_state;
+
+static void put_back(const handler_state* state) {
+  state->object->hot.current[TM_SLOT_OOM_HANDLER_] = state->handlers;
+  state->object->failing = state->failing;
 }
 
 // Runs one handler, which sees only the handlers outside itself, however it is left.
 static bool run_handler(tm_frame* entry, const tm_oom_request* request) {
   tm_context* context = tm_context_get_();
-  __attribute__((cleanup(set_handlers), unused)) tm_frame* restored =
-      context->current[TM_SLOT_OOM_HANDLER_];
+  context_object* object = (context_object*)context;
+  __attribute__((cleanup(put_back), unused)) const handler_state state = {
+      object, context->current[TM_SLOT_OOM_HANDLER_], object->failing};
   context->current[TM_SLOT_OOM_HANDLER_] = entry->saved;
+  object->failing = request->device;
   tm_allocator refusing;
   tm_allocator_init_(&refusing, &refuse_vtable, request->device, NULL);
   refusing.references = TM_IMMORTAL_;
@@ -346,6 +393,9 @@ static TM_COLD tm_status alloc_with_handlers(tm_allocator* allocator, size_t siz
   tm_frame* entry = tm_context_get_()->current[TM_SLOT_OOM_HANDLER_];
   int freed = 0;
   while (entry && freed < TM_OOM_MAX_RETRIES) {
+    if (tm_is_below_stack_(entry)) {
+      TM_FATAL("an out-of-memory handler is asked whose scope was left without closing it");
+    }
     if (run_handler(entry, &request)) {
       freed++;
       const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
@@ -370,8 +420,12 @@ tm_status tm_context_alloc(tm_allocator* allocator, tm_device device, size_t siz
   if (!allocator) {
     return tm_last_status();
   }
+  const context_object* object = (const context_object*)tm_context_get_();
+  if (TM_UNLIKELY(tm_device_equal(object->failing, allocator->device))) {
+    return refuse_alloc(allocator, size, NULL, NULL);
+  }
   const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
-  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || allocator->vtable == &refuse_vtable) {
+  if (TM_LIKELY(status != TM_ERR_NO_MEMORY)) {
     return status;
   }
   return alloc_with_handlers(allocator, size, out);

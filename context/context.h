@@ -127,11 +127,14 @@ typedef struct tm_context_mark {
   struct tm_frame* top;
   size_t depth;
   struct tm_trace_frame* trace_top;
+  void* oom_handler;
+  tm_device failing;
 } tm_context_mark;
 
-// Call save before setjmp; after a longjmp to it, restore closes what was jumped over: those
-// entries are dropped without being followed, so references they owned are not released, and
-// their number is returned. What was open at the save must still be.
+// Call save before setjmp; after a longjmp to it, restore drops what was jumped over, in contexts that
+// were made current since as well, without following it: references that entries owned are not
+// released. Returns how many entries those were. What was open at the save must still be.
+// Threads: the mark is good on its own thread only.
 TM_API tm_context_mark tm_context_save(void);
 TM_API size_t tm_context_restore(const tm_context_mark* mark);
 
@@ -189,7 +192,7 @@ TM_API void tm_frame_close_oom_handler_(tm_frame* frame);
 // The thread's context, made on its first use. Never fails.
 TM_API TM_COLD tm_context* tm_context_first_use_(void);
 // `frame` is being opened above an entry whose function is gone: fatal.
-TM_API TM_COLD void tm_frame_stale_(const tm_frame* frame);
+TM_API TM_COLD void tm_frame_stale_(tm_frame* frame);
 // `frame` is being closed and is not the top: fatal.
 TM_API TM_COLD void tm_frame_mismatch_(const tm_frame* frame);
 

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/storage.h"
+#include "tm/base/fatal.h"
 
 enum { KIB = 1024, MIB = 1024 * 1024 };
 
@@ -191,15 +193,93 @@ Test(stack, upstream_fails_inside_the_arena, .init = setup) {
   expect_nothing_left();
 }
 
-Test(stack, out_of_memory_short_of_the_mark_still_serves_what_fits, .init = setup) {
+Test(stack, where_one_region_of_the_mark_is_not_to_be_had_what_is_held_goes_on_serving,
+     .init = setup) {
   tm_storage* a = take(1 * MIB);
   tm_storage* b = take(8 * MIB);
+  upstream.budget = upstream.live_bytes;  // 10 MiB in two regions; no room for one of 9 beside them
+  uint64_t calls = 0;
+  for (int i = 0; i < 10; i++) {
+    tm_storage_release(b);
+    tm_storage_release(a);
+    a = take(1 * MIB);
+    b = take(8 * MIB);
+    if (i == 1) {
+      calls = upstream.allocs + upstream.frees + upstream.failures;
+    }
+  }
+  cr_expect(eq(u64, upstream.allocs + upstream.frees + upstream.failures, calls));
   tm_storage_release(b);
   tm_storage_release(a);
-  upstream.budget = 4 * MIB;  // less than the mark of 9 MiB
-  a = take(3 * MIB);
-  cr_expect(upstream.live_bytes <= 4 * MIB);
+  expect_nothing_left();
+}
+
+Test(stack, a_kept_block_that_leaves_no_room_for_the_mark_costs_no_call_per_iteration) {
+  counting_allocator_init(&upstream);
+  const tm_stack_options options = {.maximum_bytes = 10 * MIB};
+  stack = tm_stack_allocator_create(&upstream.base, NULL, &options);
+  tm_storage* kept = take(1 * MIB);
+  uint64_t calls = 0;
+  for (int i = 0; i < 10; i++) {
+    tm_storage_release(take(8 * MIB));
+    cr_expect(eq(int, tm_stack_reset(stack), TM_OK));
+    if (i == 2) {
+      calls = upstream.allocs + upstream.frees;
+    }
+  }
+  cr_expect(eq(u64, upstream.allocs + upstream.frees, calls));
+  tm_storage_release(kept);
+  expect_nothing_left();
+}
+
+Test(stack, a_reservation_survives_a_larger_one_that_fails_growth_and_trimming, .init = setup) {
+  cr_expect(eq(int, tm_stack_reserve(stack, 4 * MIB), TM_OK));
+  upstream.budget = upstream.live_bytes;
+  cr_expect(eq(int, tm_stack_reserve(stack, 64 * MIB), TM_ERR_NO_MEMORY));
+  tm_storage* b;
+  cr_expect(eq(int, tm_storage_alloc(stack, 64 * MIB, NULL, &b), TM_ERR_NO_MEMORY));
+  cr_expect(eq(int, tm_allocator_trim(stack, 0), TM_OK));
+  tm_storage* a = take(4 * MIB);
   tm_storage_release(a);
+  cr_expect(eq(int, tm_stack_reserve(stack, 0), TM_OK));  // given up
+  cr_expect(eq(int, tm_allocator_trim(stack, 0), TM_OK));
+  cr_expect(eq(sz, upstream.live_bytes, 0));
+  expect_nothing_left();
+}
+
+Test(stack, a_trimmed_stack_begins_small_again, .init = setup) {
+  tm_storage_release(take(64 * MIB));
+  cr_expect(eq(int, tm_allocator_trim(stack, 0), TM_OK));
+  tm_storage_release(take(100));
+  cr_expect(eq(sz, upstream.live_bytes, 2 * MIB));
+  cr_expect(eq(sz, mark(), 64 * MIB));
+  cr_expect(eq(int, tm_allocator_trim(stack, 1 * MIB), TM_OK));
+  cr_expect(eq(sz, upstream.live_bytes, 2 * MIB));  // less than a whole region would go
+  expect_nothing_left();
+}
+
+Test(stack, pinned_after_growth_it_serves_the_same_addresses, .init = setup) {
+  tm_storage* a = take(1 * MIB);
+  tm_storage* b = take(8 * MIB);
+  cr_expect(eq(int, tm_stack_pin(stack), TM_ERR_INVALID));  // two regions
+  tm_storage_release(b);
+  tm_storage_release(a);
+  cr_expect(eq(int, tm_stack_pin(stack), TM_OK));  // one of the mark
+  const void* first = NULL;
+  for (int i = 0; i < 3; i++) {
+    a = take(1 * MIB);
+    b = take(8 * MIB);
+    first = i ? first : b->data;
+    cr_expect(eq(ptr, b->data, (void*)first));
+    tm_storage_release(a);
+    tm_storage_release(b);
+  }
+  cr_expect(eq(int, tm_stack_unpin(stack), TM_OK));
+  expect_nothing_left();
+}
+
+Test(stack, pinning_nothing_is_an_error, .init = setup) {
+  cr_expect(eq(int, tm_stack_pin(stack), TM_ERR_INVALID));
   expect_nothing_left();
 }
 
@@ -405,6 +485,67 @@ Test(stack, every_failing_heap_call_is_survived_or_an_error_and_leaks_nothing) {
     expect_nothing_left();
     cr_expect(le(i64, tm_bookkeeping_live() - before, 1));  // this thread's identity is kept
   }
+}
+
+static jmp_buf caught;
+
+static void catch_fatal(const char* text, void* user) {
+  (void)text;
+  (void)user;
+  longjmp(caught, 1);
+}
+
+// Whether the function is fatal.
+static bool is_fatal(void (*function)(void)) {
+  tm_set_fatal_handler(catch_fatal, NULL);
+  if (setjmp(caught)) {
+    return true;
+  }
+  function();
+  return false;
+}
+
+static tm_storage* victim;
+static void release_victim(void) { tm_storage_release(victim); }
+static void allocate_from_stack(void) { (void)!tm_storage_alloc(stack, 100, NULL, &victim); }
+static void release_stack(void) { tm_allocator_release(stack); }
+
+static void* release_victim_twice(void* unused) {
+  tm_storage_release(victim);
+  cr_expect(is_fatal(release_victim));
+  return unused;
+}
+
+Test(stack, releasing_a_block_twice_is_fatal_on_any_thread, .init = setup) {
+  victim = take(100);
+  tm_storage_release(victim);
+  cr_expect(is_fatal(release_victim));
+  victim = take(100);
+  run_elsewhere(release_victim_twice, NULL);
+  cr_expect(eq(u64, stats().live_blocks, 0));
+}
+
+Test(stack, using_a_stack_after_its_last_release_is_fatal, .init = setup) {
+  tm_storage* kept = take(100);
+  tm_allocator_release(stack);
+  cr_expect(is_fatal(allocate_from_stack));
+  cr_expect(is_fatal(release_stack));
+  tm_storage_release(kept);
+}
+
+static void* allocate_and_return(void* unused) {
+  victim = take(100);
+  return unused;
+}
+
+Test(stack, looking_at_a_stack_whose_owner_has_ended_leaves_it_to_the_next_thread, .init = setup) {
+  run_elsewhere(allocate_and_return, NULL);
+  cr_expect(eq(u64, stats().live_blocks, 1));
+  tm_status status = TM_ERR_BUSY;
+  run_elsewhere(try_to_allocate, &status);
+  cr_expect(eq(int, status, TM_OK));
+  tm_storage_release(victim);
+  expect_nothing_left();
 }
 
 Test(stack, wrong_arguments_are_errors) {

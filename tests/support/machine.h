@@ -14,6 +14,9 @@ bool machine_is_simulated(void);
 // what it is.
 void machine_configure(int devices, const char* memory);
 
+// Skips the calling Criterion test and says why on stderr, since Criterion keeps reasons to itself.
+void machine_skip(const char* reason);
+
 // Skips the calling Criterion test, with the driver's reason, unless there are so many devices.
 void machine_require_devices(int32_t count);
 

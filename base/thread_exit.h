@@ -1,0 +1,22 @@
+// A function that runs when a thread ends, with a value of that thread. Private.
+#ifndef TM_BASE_THREAD_EXIT_H_
+#define TM_BASE_THREAD_EXIT_H_
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "tm/base/attributes.h"
+
+typedef struct tm_thread_exit {
+  pthread_mutex_t lock;  // PTHREAD_MUTEX_INITIALIZER
+  bool made;
+  pthread_key_t key;
+} tm_thread_exit;
+
+// Has `function(value)` called when the calling thread ends by returning, pthread_exit or
+// cancellation; a process that exits calls it for no thread. False where the system has no more
+// keys: then it is never called.
+// Threads: safe.
+bool tm_thread_exit_set_(tm_thread_exit* self, void (*function)(void* value), void* value);
+
+#endif  // TM_BASE_THREAD_EXIT_H_
