@@ -383,6 +383,45 @@ Test(context, a_context_current_on_two_threads_is_caught) {
   EXPECT_FATAL(TM_WITH_CONTEXT(mine) tm_context_release(mine));
 }
 
+__attribute__((noinline)) static void jump_out_of_a_context(tm_context* inner) {
+  TM_USE_CONTEXT(inner);
+  jump_over_scopes();
+}
+
+__attribute__((noinline)) static void jump_out_and_come_back(tm_context* inner) {
+  if (!setjmp(back)) {
+    jump_out_of_a_context(inner);
+  }
+}
+
+Test(context, restore_drops_what_was_open_in_an_inner_context_too) {
+  tm_context* inner = tm_context_create();
+  const tm_context_mark mark = tm_context_save();
+  jump_out_and_come_back(inner);
+  cr_expect(eq(sz, tm_context_restore(&mark), 3));
+  TM_WITH_CONTEXT(inner) {
+    cr_expect(eq(sz, tm_context_depth(), 0));
+    cr_expect(tm_current_stream() == NULL);
+    EXPECT_CURRENT(TM_DEVICE, NULL);
+  }
+  tm_context_release(inner);
+}
+
+static void* end_inside_a_context(void* context) {
+  static __thread tm_frame frame;
+  tm_frame_open_context_(&frame, context, NULL, __FILE__, __LINE__);
+  return NULL;
+}
+
+Test(context, a_context_that_is_current_when_its_thread_ends_is_free_again) {
+  tm_context* mine = tm_context_create();
+  pthread_t thread;
+  cr_assert(eq(int, pthread_create(&thread, NULL, end_inside_a_context, mine), 0));
+  pthread_join(thread, NULL);
+  TM_WITH_CONTEXT(mine) cr_expect(eq(ptr, tm_current_context(), mine));
+  tm_context_release(mine);
+}
+
 static ucontext_t scheduler;
 static ucontext_t fibers[2];
 static tm_context* fiber_contexts[2];

@@ -43,6 +43,13 @@ void expect_throws(Function function) {
 
 bool handler_that_throws(const tm_oom_request*, void*) { throw std::runtime_error("handler"); }
 
+void throw_instead_of_aborting(const char* message, void*) { throw std::runtime_error(message); }
+
+void make_current_twice(tm_context* context) {
+  TM_USE_CONTEXT(context);
+  TM_WITH_CONTEXT(context) {}
+}
+
 }  // namespace
 
 int main() {
@@ -59,6 +66,11 @@ int main() {
     tm_storage* storage;
     (void)!tm_context_alloc(nullptr, tm_device_make(TM_CPU, 0), 2 << 20, &storage);
   });
+  // A fatal handler may throw, also out of a scope that could not be opened.
+  tm_context* context = tm_context_create();
+  tm_set_fatal_handler(throw_instead_of_aborting, nullptr);
+  expect_throws([&] { make_current_twice(context); });
+  tm_context_release(context);
   std::puts("exceptions_test: done");
   return 0;
 }
