@@ -10,8 +10,8 @@
 
 static tm_slots_ slots_of_device(tm_device device) {
   const uint32_t type = (uint32_t)device.type;
-  return tm_slots_make_(
-      type, device.type == TM_DEVICE ? TM_SLOT_ON_DEVICE_ + (uint32_t)device.id : type);
+  return tm_slots_make_(type,
+                        device.type == TM_DEVICE ? TM_SLOT_ON_DEVICE_ + (uint32_t)device.id : type);
 }
 
 void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtable,

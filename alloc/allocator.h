@@ -84,10 +84,10 @@ TM_API TM_NODISCARD tm_status tm_allocator_get_stats(tm_allocator* allocator,
 
 //===-- What it is --------------------------------------------------------===//
 
-TM_API tm_device tm_allocator_device(const tm_allocator* allocator);      // {TM_CPU, 0} for NULL
-TM_API tm_stream* tm_allocator_stream(const tm_allocator* allocator);     // borrowed; may be NULL
-TM_API size_t tm_allocator_alignment(const tm_allocator* allocator);      // bytes, a power of two
-TM_API const char* tm_allocator_name(const tm_allocator* allocator);      // e.g. "stack"
+TM_API tm_device tm_allocator_device(const tm_allocator* allocator);   // {TM_CPU, 0} for NULL
+TM_API tm_stream* tm_allocator_stream(const tm_allocator* allocator);  // borrowed; may be NULL
+TM_API size_t tm_allocator_alignment(const tm_allocator* allocator);   // bytes, a power of two
+TM_API const char* tm_allocator_name(const tm_allocator* allocator);   // e.g. "stack"
 
 //===-- Scoped references (tm_auto_allocator) ------------------------------===//
 
@@ -109,8 +109,8 @@ typedef struct tm_allocator_vtable {
   // On failure raises, and leaves `*out` alone.
   tm_status (*alloc)(tm_allocator* self, size_t size, tm_stream* stream, void** out);
   void (*free)(tm_allocator* self, void* ptr, size_t size, tm_stream* stream);
-  tm_status (*trim)(tm_allocator* self, size_t keep);                       // optional
-  tm_status (*get_stats)(tm_allocator* self, tm_allocator_stats* out);      // optional
+  tm_status (*trim)(tm_allocator* self, size_t keep);                   // optional
+  tm_status (*get_stats)(tm_allocator* self, tm_allocator_stats* out);  // optional
   // Optional, both or neither: allocate and free with a storage kept in the allocator's own
   // bookkeeping, which also keeps the allocator alive while the storage is. `size` is as asked,
   // not rounded, and at most PTRDIFF_MAX. alloc_storage fills the whole storage.
@@ -133,11 +133,11 @@ static inline uint32_t tm_slots_device_(tm_slots_ slots) { return slots >> 16; }
 struct tm_allocator {
   const tm_allocator_vtable* vtable;
   tm_slots_ slots;
-  int32_t references;    // read and written with __atomic; TM_IMMORTAL_: not counted
+  int32_t references;  // read and written with __atomic; TM_IMMORTAL_: not counted
   tm_device device;
-  tm_stream* stream;     // retained; NULL where the memory is not stream-ordered
-  size_t alignment;      // bytes, a power of two
-  bool ignores_stream;   // a free is safe whatever streams did: storages need not note theirs
+  tm_stream* stream;    // retained; NULL where the memory is not stream-ordered
+  size_t alignment;     // bytes, a power of two
+  bool ignores_stream;  // a free is safe whatever streams did: storages need not note theirs
 };
 
 enum {
@@ -161,8 +161,8 @@ TM_API void tm_allocator_deinit_(tm_allocator* allocator);
 TM_API TM_NODISCARD tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size,
                                                          tm_stream* stream, void** out);
 
-// After a failure for want of memory: trims the allocator, so that the caller can try once more. The
-// error record stays. False where the allocator cannot be trimmed.
+// After a failure for want of memory: trims the allocator, so that the caller can try once more.
+// The error record stays. False where the allocator cannot be trimmed.
 TM_API bool tm_allocator_trim_to_retry_(tm_allocator* allocator);
 
 // Makes `stream` wait for an allocator's `own` one, unless one of the two is being captured.

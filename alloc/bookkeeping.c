@@ -8,7 +8,7 @@
 
 enum { BOOKKEEPING_ALIGNMENT = 64 };  // bytes: a cache line
 
-static uint64_t calls;   // these three are read and written with __atomic
+static uint64_t calls;  // these three are read and written with __atomic
 static int64_t live;
 static int64_t fail_at;  // the call that fails; 0: none
 

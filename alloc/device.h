@@ -50,8 +50,7 @@ TM_API TM_NODISCARD tm_status tm_device_count(int32_t* out);
 // Free and total memory of a device, in bytes. On failure both are 0.
 // Errors: TM_ERR_UNAVAILABLE, TM_ERR_OUT_OF_RANGE (`id`), TM_ERR_DEVICE_LOST, TM_ERR_INVALID.
 // Threads: safe; the thread's current device is left as it was.
-TM_API TM_NODISCARD tm_status tm_device_memory(int32_t id, size_t* free_bytes,
-                                               size_t* total_bytes);
+TM_API TM_NODISCARD tm_status tm_device_memory(int32_t id, size_t* free_bytes, size_t* total_bytes);
 
 // Blocks until everything queued on a device is done.
 // Errors: as tm_device_memory.

@@ -6,10 +6,11 @@
 //   their last block.
 // - Had everything been one region, a block at B would lie at virtual_base(B) + its offset. The
 //   high-water mark is the largest such end.
-// - target() is the region an empty stack wants to go on in: the largest end since the last trim, or
-//   that of the reservation. Where its region is smaller, the next request finds `current` to be the `none`
-//   region of no capacity, and takes the slow path. A target the upstream could not serve is not
-//   asked for again until something changes.
+// - target() is the region an empty stack wants to go on in: the largest end since the last trim,
+// or
+//   that of the reservation. Where its region is smaller, the next request finds `current` to be
+//   the `none` region of no capacity, and takes the slow path. A target the upstream could not
+//   serve is not asked for again until something changes.
 // - The owner's path has no atomic read-modify-write. A free tells a thread that closes the stack
 //   meanwhile where it is by `busy`; that thread makes the order of the two visible by membarrier.
 
@@ -96,7 +97,8 @@ static tm_status refuse_while_capturing(const stack* s, size_t size) {
   }
   if (capturing) {
     return TM_RAISE(TM_ERR_CAPTURING,
-                    "stack: %zu bytes asked of the upstream while its stream is being captured", size);
+                    "stack: %zu bytes asked of the upstream while its stream is being captured",
+                    size);
   }
   return TM_OK;
 }
@@ -206,8 +208,8 @@ static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region
              : status;
 }
 
-// Obtains a region of the target in place of smaller ones, which are given back only afterwards. Where
-// it is not to be had, that is noted.
+// Obtains a region of the target in place of smaller ones, which are given back only afterwards.
+// Where it is not to be had, that is noted.
 static stack_region* consolidate(stack* s, size_t wanted) {
   stack_region* region = NULL;
   bool capturing = false;
@@ -226,8 +228,8 @@ static stack_region* consolidate(stack* s, size_t wanted) {
   return region;
 }
 
-// The first region of an iteration: one of the target, or else one that is held, or else a new one of
-// what is asked.
+// The first region of an iteration: one of the target, or else one that is held, or else a new one
+// of what is asked.
 static tm_status begin_chain(stack* s, size_t size) {
   const size_t wanted = larger(size, target(s));
   stack_region* region = take_spare(s, wanted);
@@ -386,11 +388,10 @@ static tm_status claim(stack* s, bool* was_unowned) {
     set_owner(s, tm_thread_identity_retain(self));
   }
   pthread_mutex_unlock(&owner_lock);
-  return *was_unowned
-             ? TM_OK
-             : TM_RAISE(TM_ERR_BUSY,
-                        "stack: owned by another thread, which can give it up by "
-                        "tm_stack_hand_over");
+  return *was_unowned ? TM_OK
+                      : TM_RAISE(TM_ERR_BUSY,
+                                 "stack: owned by another thread, which can give it up by "
+                                 "tm_stack_hand_over");
 }
 
 static void give_up(stack* s) {
@@ -399,8 +400,8 @@ static void give_up(stack* s) {
   pthread_mutex_unlock(&owner_lock);
 }
 
-// What every operation but a free begins with. It ends in leave(), but for an allocation, which makes
-// its thread the owner.
+// What every operation but a free begins with. It ends in leave(), but for an allocation, which
+// makes its thread the owner.
 static tm_status enter(stack* s, bool* was_unowned) {
   if (stack_returns_is_closed(&s->returns)) {
     TM_FATAL("stack: used after its last reference was released");
@@ -460,8 +461,7 @@ static TM_COLD tm_status prepare(stack* s, size_t size) {
 
 static tm_status stack_alloc_storage(tm_allocator* self, size_t size, tm_storage** out) {
   stack* s = (stack*)self;
-  if (TM_UNLIKELY(!is_owner(s) || stack_returns_pending(&s->returns) ||
-                  !fits(s->current, size))) {
+  if (TM_UNLIKELY(!is_owner(s) || stack_returns_pending(&s->returns) || !fits(s->current, size))) {
     TM_TRY(prepare(s, size));
   }
   *out = &bump(s, s->current, size)->storage;
@@ -563,8 +563,7 @@ static bool membarrier_works;
 static pthread_once_t membarrier_once = PTHREAD_ONCE_INIT;
 
 static void register_membarrier(void) {
-  membarrier_works =
-      syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+  membarrier_works = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
 // Returns once the owner is outside a free; since it is no longer the owner, it stays outside.
@@ -698,8 +697,7 @@ static tm_status check_options(const tm_allocator* upstream, const tm_stream* st
 
 static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
                        const tm_stack_options* options) {
-  tm_allocator_init_(&s->base, &stack_vtable, upstream->device,
-                     stream ? stream : upstream->stream);
+  tm_allocator_init_(&s->base, &stack_vtable, upstream->device, stream ? stream : upstream->stream);
   s->base.ignores_stream = s->base.stream == NULL;
   s->upstream = tm_allocator_retain(upstream);
   const size_t granule = larger(s->base.alignment, upstream->alignment);

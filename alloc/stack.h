@@ -46,14 +46,14 @@ TM_API bool tm_is_stack(const tm_allocator* allocator);
 // The operations below:
 // Errors: TM_ERR_INVALID (NULL, or no stack), TM_ERR_BUSY (not the owner), TM_ERR_NO_MEMORY (a
 //         thread's first use of any stack), and what each says.
-// Threads: the owner's; on a stack that is nobody's any one thread's, which does not become the owner.
-// tm_allocator_trim and tm_allocator_get_stats are operations of this kind as well. In the statistics
-// peak_live_bytes is the high-water mark.
+// Threads: the owner's; on a stack that is nobody's any one thread's, which does not become the
+// owner. tm_allocator_trim and tm_allocator_get_stats are operations of this kind as well. In the
+// statistics peak_live_bytes is the high-water mark.
 
-// Has at least `bytes` free to allocate without an upstream call, in one piece above what is in use.
-// This is the reservation that cannot fail later. It replaces an earlier one, and trimming leaves it
-// alone: reserve 0 to give it up. Bookkeeping beyond 256 blocks may still come from the heap.
-// Errors: also those of the upstream's allocation; then an earlier reservation still holds.
+// Has at least `bytes` free to allocate without an upstream call, in one piece above what is in
+// use. This is the reservation that cannot fail later. It replaces an earlier one, and trimming
+// leaves it alone: reserve 0 to give it up. Bookkeeping beyond 256 blocks may still come from the
+// heap. Errors: also those of the upstream's allocation; then an earlier reservation still holds.
 TM_API TM_NODISCARD tm_status tm_stack_reserve(tm_allocator* stack, size_t bytes);
 
 // Starts an iteration: regions that still hold live blocks are retired until their last block is

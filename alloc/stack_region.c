@@ -66,8 +66,7 @@ tm_status stack_region_add_records(stack_region* region) {
 
 // Where the next record stands at the start of a segment, the top is the end of the one before.
 static void leave_empty_segment(stack_region* region) {
-  if (region->segment_index > 0 &&
-      region->next_record == region->segments[region->segment_index]) {
+  if (region->segment_index > 0 && region->next_record == region->segments[region->segment_index]) {
     enter_segment(region, region->segment_index - 1);
     region->next_record = region->segment_end;
   }

@@ -19,8 +19,8 @@ enum { STACK_SEGMENT_RECORDS = 256 };
 
 typedef struct stack_region stack_region;
 
-// A flag of a storage whose block was freed out of order. Only the owner sets it: the references of a
-// block that comes back from another thread run out before it arrives.
+// A flag of a storage whose block was freed out of order. Only the owner sets it: the references of
+// a block that comes back from another thread run out before it arrives.
 enum { STACK_RECORD_DEAD = 1 << 30 };
 
 // One block.
@@ -46,8 +46,8 @@ struct stack_region {
   struct stack_region* below;  // the region that is bumped again when this one is empty; or a list
   stack_record** segments;     // segment_count of them
   size_t segment_count;
-  size_t segment_index;        // of the one next_record is in
-  bool retired;                // set aside by a reset until its last block is free
+  size_t segment_index;  // of the one next_record is in
+  bool retired;          // set aside by a reset until its last block is free
 };
 
 // Makes a region over `base`, with its first segment of records. NULL after raising on failure.

@@ -3,7 +3,8 @@
 //   made on stream S       used on T, U            last release
 //   |----------------------|----------------------|
 //   its allocator's own    an event per stream,   S waits for the events, the allocator's stream
-//   stream waits for none  recorded when told     waits for S, and the block goes back: no host wait
+//   stream waits for none  recorded when told     waits for S, and the block goes back: no host
+//   wait
 //
 // S is the allocator's own stream in the common case; then nothing is noted and nothing waits.
 // Headers of allocators that keep no storage themselves come from a per-thread cache.
@@ -180,8 +181,8 @@ static tm_status alloc_separate(tm_allocator* allocator, size_t size, tm_stream*
     return tm_last_status();
   }
   void* data = NULL;
-  tm_status status = tm_allocator_alloc_nested_(allocator, size, allocator->stream ? NULL : stream,
-                                                &data);
+  tm_status status =
+      tm_allocator_alloc_nested_(allocator, size, allocator->stream ? NULL : stream, &data);
   if (status != TM_OK) {
     header_give(storage);
     return status;
@@ -278,8 +279,9 @@ tm_status tm_storage_adopt(void* data, size_t size, tm_deleter deleter, void* us
 
 //===-- Freeing -----------------------------------------------------------===//
 
-// Orders the free behind every stream that used the block: on the device where there is a stream that
-// can wait, otherwise (memory that knows no streams, a stream that is being captured) on the host.
+// Orders the free behind every stream that used the block: on the device where there is a stream
+// that can wait, otherwise (memory that knows no streams, a stream that is being captured) on the
+// host.
 static void settle_uses(tm_storage* storage, tm_stream* stream, bool on_host) {
   while (storage->uses) {
     tm_storage_use_* use = storage->uses;

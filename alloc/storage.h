@@ -34,14 +34,14 @@ struct tm_storage {
   tm_storage_use_* uses;    // an event per other stream that has used the block
   union {
     struct tm_storage_adopted_* adopted;
-    tm_storage* next;               // while on a list of headers or of returned blocks
+    tm_storage* next;  // while on a list of headers or of returned blocks
   } link;
 };
 
 enum tm_storage_flags_ {
-  TM_STORAGE_DRY_ = 1,      // addresses only: nothing may touch the memory
-  TM_STORAGE_EMBEDDED_ = 2, // lives in its allocator's bookkeeping
-  TM_STORAGE_CROSS_ = 4,    // made on a stream that is not the allocator's
+  TM_STORAGE_DRY_ = 1,       // addresses only: nothing may touch the memory
+  TM_STORAGE_EMBEDDED_ = 2,  // lives in its allocator's bookkeeping
+  TM_STORAGE_CROSS_ = 4,     // made on a stream that is not the allocator's
 };
 
 // Allocates `size` bytes (not 0) as storage, first and last used on `stream` (NULL: the

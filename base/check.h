@@ -98,6 +98,7 @@ inline tm_operand tm_operand_of_(const volatile void* v) { return tm_operand_poi
 inline tm_operand tm_operand_of_(decltype(nullptr)) { return tm_operand_pointer_(NULL); }
 #define TM_OPERAND_(x) tm_operand_of_(x)
 #else
+// clang-format off
 #define TM_OPERAND_(x)                        \
   _Generic((x),                               \
       _Bool: tm_operand_unsigned_,            \
@@ -115,22 +116,23 @@ inline tm_operand tm_operand_of_(decltype(nullptr)) { return tm_operand_pointer_
       float: tm_operand_float_,               \
       double: tm_operand_float_,              \
       default: tm_operand_pointer_)(x)
+// clang-format on
 #endif
 
-#define TM_CHECK(condition)                                                  \
-  do {                                                                       \
-    if (TM_UNLIKELY(!(condition))) {                                         \
-      tm_check_failed_(__FILE__, __LINE__, #condition, NULL, NULL);          \
-    }                                                                        \
+#define TM_CHECK(condition)                                         \
+  do {                                                              \
+    if (TM_UNLIKELY(!(condition))) {                                \
+      tm_check_failed_(__FILE__, __LINE__, #condition, NULL, NULL); \
+    }                                                               \
   } while (0)
 
-#define TM_CHECK_COMPARE_(a, comparison, sign, b, left, right)                                 \
-  do {                                                                                         \
-    const tm_operand left = TM_OPERAND_(a);                                                    \
-    const tm_operand right = TM_OPERAND_(b);                                                   \
-    if (TM_UNLIKELY(!tm_operands_hold_(&left, (comparison), &right))) {                        \
-      tm_check_failed_(__FILE__, __LINE__, #a " " sign " " #b, &left, &right);                 \
-    }                                                                                          \
+#define TM_CHECK_COMPARE_(a, comparison, sign, b, left, right)                 \
+  do {                                                                         \
+    const tm_operand left = TM_OPERAND_(a);                                    \
+    const tm_operand right = TM_OPERAND_(b);                                   \
+    if (TM_UNLIKELY(!tm_operands_hold_(&left, (comparison), &right))) {        \
+      tm_check_failed_(__FILE__, __LINE__, #a " " sign " " #b, &left, &right); \
+    }                                                                          \
   } while (0)
 #define TM_CHECK_EQ(a, b) \
   TM_CHECK_COMPARE_(a, TM_EQ, "==", b, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_))
@@ -146,12 +148,12 @@ inline tm_operand tm_operand_of_(decltype(nullptr)) { return tm_operand_pointer_
   TM_CHECK_COMPARE_(a, TM_GE, ">=", b, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_))
 
 #define TM_CHECK_OK(call) TM_CHECK_OK_(call, TM_UNIQUE_(tm_status_))
-#define TM_CHECK_OK_(call, status)                                       \
-  do {                                                                   \
-    const tm_status status = (call);                                     \
-    if (TM_UNLIKELY(status != TM_OK)) {                                  \
-      tm_check_status_failed_(__FILE__, __LINE__, #call, status);        \
-    }                                                                    \
+#define TM_CHECK_OK_(call, status)                                \
+  do {                                                            \
+    const tm_status status = (call);                              \
+    if (TM_UNLIKELY(status != TM_OK)) {                           \
+      tm_check_status_failed_(__FILE__, __LINE__, #call, status); \
+    }                                                             \
   } while (0)
 
 #endif  // TM_CHECK_H_

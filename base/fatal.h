@@ -20,8 +20,8 @@ typedef void (*tm_fatal_handler)(const char* message, void* user);
 TM_API tm_fatal_handler tm_set_fatal_handler(tm_fatal_handler handler, void* user);
 
 // Reports a fatal error. Returns only if nothing else is possible: never.
-TM_API TM_COLD void tm_fatal_(const char* file, int line, const char* format, ...)
-    TM_PRINTF(3, 4) __attribute__((noreturn));
+TM_API TM_COLD void tm_fatal_(const char* file, int line, const char* format, ...) TM_PRINTF(3, 4)
+    __attribute__((noreturn));
 #define TM_FATAL(...) tm_fatal_(__FILE__, __LINE__, __VA_ARGS__)
 
 TM_EXTERN_C_END

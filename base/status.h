@@ -17,19 +17,19 @@ TM_EXTERN_C_BEGIN
 
 typedef enum tm_status {
   TM_OK = 0,
-  TM_ERR_INVALID = 1,        // an argument that can never be right
-  TM_ERR_OUT_OF_RANGE = 2,   // an index, offset or size beyond what is there
-  TM_ERR_OVERFLOW = 3,       // a size that does not fit its integer type
-  TM_ERR_NO_MEMORY = 4,      // memory is exhausted; freeing some and asking again may succeed
-  TM_ERR_UNAVAILABLE = 5,    // no such device, driver, allocator or feature here
-  TM_ERR_NOT_FOUND = 6,      // no such file or key
-  TM_ERR_EXISTS = 7,         // the key is already there
-  TM_ERR_BUSY = 8,           // in use by another thread
-  TM_ERR_CORRUPT = 9,        // malformed input data
-  TM_ERR_IO = 10,            // the operating system refused a read or write
-  TM_ERR_CAPTURING = 11,     // not possible while a stream is being captured into a graph
-  TM_ERR_CUDA = 12,          // any other failure of the CUDA runtime; the message has its name
-  TM_ERR_DEVICE_LOST = 13,   // a sticky CUDA error: the device is unusable in this process
+  TM_ERR_INVALID = 1,       // an argument that can never be right
+  TM_ERR_OUT_OF_RANGE = 2,  // an index, offset or size beyond what is there
+  TM_ERR_OVERFLOW = 3,      // a size that does not fit its integer type
+  TM_ERR_NO_MEMORY = 4,     // memory is exhausted; freeing some and asking again may succeed
+  TM_ERR_UNAVAILABLE = 5,   // no such device, driver, allocator or feature here
+  TM_ERR_NOT_FOUND = 6,     // no such file or key
+  TM_ERR_EXISTS = 7,        // the key is already there
+  TM_ERR_BUSY = 8,          // in use by another thread
+  TM_ERR_CORRUPT = 9,       // malformed input data
+  TM_ERR_IO = 10,           // the operating system refused a read or write
+  TM_ERR_CAPTURING = 11,    // not possible while a stream is being captured into a graph
+  TM_ERR_CUDA = 12,         // any other failure of the CUDA runtime; the message has its name
+  TM_ERR_DEVICE_LOST = 13,  // a sticky CUDA error: the device is unusable in this process
 } tm_status;
 
 enum {
@@ -77,12 +77,12 @@ TM_API void tm_restore_error_(const tm_error* error);
 
 // Returns from the calling function with the status of `call` where that is a failure.
 #define TM_TRY(call) TM_TRY_((call), TM_UNIQUE_(tm_status_))
-#define TM_TRY_(call, status)             \
-  do {                                    \
-    const tm_status status = (call);      \
-    if (TM_UNLIKELY(status != TM_OK)) {   \
-      return status;                      \
-    }                                     \
+#define TM_TRY_(call, status)           \
+  do {                                  \
+    const tm_status status = (call);    \
+    if (TM_UNLIKELY(status != TM_OK)) { \
+      return status;                    \
+    }                                   \
   } while (0)
 
 TM_EXTERN_C_END

@@ -17,7 +17,7 @@ struct tm_context;
 struct tm_trace_frame;
 
 typedef struct tm_thread {
-  struct tm_context* context;       // the thread's current context; NULL before its first use
+  struct tm_context* context;        // the thread's current context; NULL before its first use
   struct tm_trace_frame* trace_top;  // the innermost open scope; NULL where none is open
 } tm_thread;
 
@@ -40,9 +40,9 @@ static inline uintptr_t tm_stack_low_(void) {
   return stack_pointer - red_zone;
 }
 
-// Whether `address` lies shortly below the stack in use, where only a function that has returned, or
-// was left by longjmp, can have put a variable. The span is a page, so that the stack of a fiber next
-// to this one is not taken for it: fibers that share a context need a page between them.
+// Whether `address` lies shortly below the stack in use, where only a function that has returned,
+// or was left by longjmp, can have put a variable. The span is a page, so that the stack of a fiber
+// next to this one is not taken for it: fibers that share a context need a page between them.
 static inline bool tm_is_below_stack_(const void* address) {
   return tm_stack_low_() - (uintptr_t)address < 4096;
 }

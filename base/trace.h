@@ -36,15 +36,15 @@ typedef struct tm_trace_frame {
 #define TM_SCOPE(name) TM_SCOPE_("" name, TM_UNIQUE_(tm_scope_))
 
 // The same for a name made at run time, which is copied (and cut to TM_SCOPE_NAME_SIZE - 1 bytes).
-#define TM_SCOPE_COPY(name) TM_SCOPE_COPY_((name), TM_UNIQUE_(tm_scope_name_), TM_UNIQUE_(tm_scope_))
+#define TM_SCOPE_COPY(name) \
+  TM_SCOPE_COPY_((name), TM_UNIQUE_(tm_scope_name_), TM_UNIQUE_(tm_scope_))
 
 // The same with the name of the enclosing function.
 #define TM_FUNCTION_SCOPE() TM_SCOPE_(__func__, TM_UNIQUE_(tm_scope_))
 
 // Opens a scope for the block that follows. As with every TM_WITH_*, `break` and `continue` leave
 // that block only.
-#define TM_WITH_SCOPE(name) \
-  TM_WITH_SCOPE_("" name, TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_scope_))
+#define TM_WITH_SCOPE(name) TM_WITH_SCOPE_("" name, TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_scope_))
 
 // Writes the calling thread's open scopes, innermost first, as "name (file:line) < name (...)";
 // an empty string where none is open. Cuts at `size` bytes, the terminating NUL included, and ends
@@ -96,19 +96,19 @@ static inline void tm_trace_close_(tm_trace_frame* frame) {
   tm_thread_.trace_top = self->below;
 }
 
-#define TM_SCOPE_(name, frame)                                                 \
-  __attribute__((cleanup(tm_trace_close_), unused)) tm_trace_frame frame =     \
-      tm_trace_make_((name), __FILE__, __LINE__);                              \
+#define TM_SCOPE_(name, frame)                                             \
+  __attribute__((cleanup(tm_trace_close_), unused)) tm_trace_frame frame = \
+      tm_trace_make_((name), __FILE__, __LINE__);                          \
   (void)tm_trace_open_(&frame)
 
 #define TM_SCOPE_COPY_(name, buffer, frame) \
   char buffer[TM_SCOPE_NAME_SIZE];          \
   TM_SCOPE_(tm_trace_copy_name_(buffer, (name)), frame)
 
-#define TM_WITH_SCOPE_(name, once, frame)                                              \
-  for (int once = 1; once;)                                                            \
-    for (__attribute__((cleanup(tm_trace_close_))) tm_trace_frame frame =              \
-             tm_trace_make_((name), __FILE__, __LINE__);                               \
+#define TM_WITH_SCOPE_(name, once, frame)                                   \
+  for (int once = 1; once;)                                                 \
+    for (__attribute__((cleanup(tm_trace_close_)))                          \
+         tm_trace_frame frame = tm_trace_make_((name), __FILE__, __LINE__); \
          once && (once = 0, tm_trace_open_(&frame));)
 
 TM_EXTERN_C_END

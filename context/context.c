@@ -19,12 +19,12 @@
 #include "tm/log.h"
 
 typedef struct context_object {
-  tm_context hot;                     // must be first
-  const tm_thread* thread;            // atomic; where it is current; NULL: nowhere
-  struct context_object* replaced;    // what was current before it, while it is
-  tm_context_mark entered;            // where it stood when it became current
-  struct tm_trace_frame* trace_top;   // its own trace, while it is not current
-  tm_device failing;                  // whose out-of-memory handler runs; a type of -1: none
+  tm_context hot;                    // must be first
+  const tm_thread* thread;           // atomic; where it is current; NULL: nowhere
+  struct context_object* replaced;   // what was current before it, while it is
+  tm_context_mark entered;           // where it stood when it became current
+  struct tm_trace_frame* trace_top;  // its own trace, while it is not current
+  tm_device failing;                 // whose out-of-memory handler runs; a type of -1: none
 } context_object;
 
 static __thread context_object first_context;
@@ -116,7 +116,8 @@ tm_stream* tm_require_stream(void) {
 
 //===-- Misuse ------------------------------------------------------------===//
 
-// An entry that was never put on top: a fatal handler that throws has its scope closed all the same.
+// An entry that was never put on top: a fatal handler that throws has its scope closed all the
+// same.
 static const tm_slots_ unlinked = UINT32_MAX;
 
 void tm_frame_stale_(tm_frame* frame) {
@@ -375,8 +376,8 @@ static void put_back(const handler_state* state) {
 static bool run_handler(tm_frame* entry, const tm_oom_request* request) {
   tm_context* context = tm_context_get_();
   context_object* object = (context_object*)context;
-  __attribute__((cleanup(put_back), unused)) const handler_state state = {
-      object, context->current[TM_SLOT_OOM_HANDLER_], object->failing};
+  __attribute__((cleanup(put_back), unused))
+  const handler_state state = {object, context->current[TM_SLOT_OOM_HANDLER_], object->failing};
   context->current[TM_SLOT_OOM_HANDLER_] = entry->saved;
   object->failing = request->device;
   tm_allocator refusing;

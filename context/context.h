@@ -13,7 +13,8 @@
 // The block forms TM_WITH_* are loops: `break` and `continue` leave that block only, and a function
 // that returns only from inside one still needs a return after it. The guard forms TM_USE_* hold
 // until the end of the enclosing block. No label may jump over a guard.
-// C users compile with -fexceptions for scopes to close on C++ throw, pthread_exit and cancellation.
+// C users compile with -fexceptions for scopes to close on C++ throw, pthread_exit and
+// cancellation.
 #ifndef TM_CONTEXT_CONTEXT_H_
 #define TM_CONTEXT_CONTEXT_H_
 
@@ -131,8 +132,8 @@ typedef struct tm_context_mark {
   tm_device failing;
 } tm_context_mark;
 
-// Call save before setjmp; after a longjmp to it, restore drops what was jumped over, in contexts that
-// were made current since as well, without following it: references that entries owned are not
+// Call save before setjmp; after a longjmp to it, restore drops what was jumped over, in contexts
+// that were made current since as well, without following it: references that entries owned are not
 // released. Returns how many entries those were. What was open at the save must still be.
 // Threads: the mark is good on its own thread only.
 TM_API tm_context_mark tm_context_save(void);
@@ -145,7 +146,7 @@ enum tm_context_slot_ {
   TM_SLOT_ALLOCATOR_ = 0,  // + tm_device_type
   TM_SLOT_STREAM_ = TM_DEVICE_TYPES,
   TM_SLOT_OOM_HANDLER_,
-  TM_SLOT_NONE_,           // for an entry that changes nothing
+  TM_SLOT_NONE_,  // for an entry that changes nothing
   // TM_SLOT_ON_DEVICE_ + device id
   TM_SLOTS_ = (int)TM_SLOT_ON_DEVICE_ + (int)TM_MAX_DEVICES,
 };
@@ -158,7 +159,7 @@ typedef struct tm_frame {
   void* saved_on_device;   // what was current for the device before; a handler's user pointer
   const char* file;        // where it was opened
   int32_t line;
-  tm_slots_ slots;         // those it changed
+  tm_slots_ slots;  // those it changed
 } tm_frame;
 
 // The part of a context that inline code reads. Private.
@@ -172,8 +173,7 @@ struct tm_context {
 // where it is until it is popped. Popping anything but the top entry is fatal.
 #define tm_push_allocator(frame, allocator) \
   tm_frame_push_allocator_((frame), (allocator), __FILE__, __LINE__)
-#define tm_push_stream(frame, stream) \
-  tm_frame_push_stream_((frame), (stream), __FILE__, __LINE__)
+#define tm_push_stream(frame, stream) tm_frame_push_stream_((frame), (stream), __FILE__, __LINE__)
 TM_API void tm_pop(tm_frame* frame);
 
 //===-- What the macros use -----------------------------------------------===//
@@ -292,18 +292,18 @@ static inline tm_stream* tm_current_stream(void) {
 
 // Two loops, so that the block runs once, `break` leaves it, and no compiler warns about what the
 // block sets.
-#define TM_WITH_(open, close, a, b)                                                      \
-  TM_WITH2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_once_),         \
+#define TM_WITH_(open, close, a, b)                                              \
+  TM_WITH2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_once_), \
             TM_UNIQUE_(tm_frame_))
-#define TM_WITH2_(open, close, a, b, once, frame)                                        \
-  for (int once = 1; once;)                                                              \
-    for (__attribute__((cleanup(close))) tm_frame frame;                                 \
+#define TM_WITH2_(open, close, a, b, once, frame)        \
+  for (int once = 1; once;)                              \
+    for (__attribute__((cleanup(close))) tm_frame frame; \
          once && (once = 0, open(&frame, a, b, __FILE__, __LINE__));)
 
 #define TM_USE_(open, close, a, b) \
   TM_USE2_(TM_CONCAT_(tm_frame_open_, open), close, a, b, TM_UNIQUE_(tm_frame_))
-#define TM_USE2_(open, close, a, b, frame)                    \
-  __attribute__((cleanup(close), unused)) tm_frame frame;     \
+#define TM_USE2_(open, close, a, b, frame)                \
+  __attribute__((cleanup(close), unused)) tm_frame frame; \
   (void)open(&frame, a, b, __FILE__, __LINE__)
 
 TM_EXTERN_C_END

@@ -22,15 +22,15 @@ static void catch_fatal(const char* text, void* user) {
 }
 
 // Runs a statement that must be fatal, and leaves the message in `message`.
-#define EXPECT_FATAL(statement)                        \
-  do {                                                 \
-    static int fatal_count;                            \
-    fatal_count = 0;                                   \
-    tm_set_fatal_handler(catch_fatal, &fatal_count);   \
-    if (!setjmp(caught)) {                             \
-      statement;                                       \
-    }                                                  \
-    cr_expect(eq(int, fatal_count, 1));                \
+#define EXPECT_FATAL(statement)                      \
+  do {                                               \
+    static int fatal_count;                          \
+    fatal_count = 0;                                 \
+    tm_set_fatal_handler(catch_fatal, &fatal_count); \
+    if (!setjmp(caught)) {                           \
+      statement;                                     \
+    }                                                \
+    cr_expect(eq(int, fatal_count, 1));              \
   } while (0)
 
 Test(check, passing_checks_do_nothing) {

@@ -36,7 +36,8 @@ Test(trace, shows_name_file_and_line_innermost_first) {
 }
 
 Test(trace, two_scopes_in_one_block_and_on_one_line) {
-  TM_SCOPE("a"); TM_SCOPE("b");
+  TM_SCOPE("a");
+  TM_SCOPE("b");
   cr_expect(eq(sz, tm_trace_depth(), 2));
   TM_WITH_SCOPE("c") TM_WITH_SCOPE("d") cr_expect(eq(sz, tm_trace_depth(), 4));
   cr_expect(eq(sz, tm_trace_depth(), 2));

@@ -87,17 +87,13 @@ static void nothing(void) { clobber(NULL); }
 
 //===-- Ours --------------------------------------------------------------===//
 
-NOINLINE static void scope(void) {
-  TM_WITH_ALLOCATOR(stack) clobber(NULL);
-}
+NOINLINE static void scope(void) { TM_WITH_ALLOCATOR(stack) clobber(NULL); }
 
 NOINLINE static void two_scopes(void) {
   TM_WITH_ALLOCATOR(stack) TM_WITH_ALLOCATOR(tm_host_allocator()) clobber(NULL);
 }
 
-NOINLINE static void named_scope(void) {
-  TM_WITH_SCOPE("layer") clobber(NULL);
-}
+NOINLINE static void named_scope(void) { TM_WITH_SCOPE("layer") clobber(NULL); }
 
 NOINLINE static void lookup(void) { clobber(tm_current_allocator(TM_CPU)); }
 
@@ -129,15 +125,9 @@ typedef struct operation {
 } operation;
 
 static const operation operations[] = {
-    {"nothing", nothing},
-    {"push_pop", push_pop},
-    {"ideal_tensor", ideal},
-    {"scope", scope},
-    {"two_scopes", two_scopes},
-    {"named_scope", named_scope},
-    {"lookup", lookup},
-    {"stack_tensor", stack_tensor},
-    {"ten_stack_tensors", ten_stack_tensors},
+    {"nothing", nothing}, {"push_pop", push_pop},         {"ideal_tensor", ideal},
+    {"scope", scope},     {"two_scopes", two_scopes},     {"named_scope", named_scope},
+    {"lookup", lookup},   {"stack_tensor", stack_tensor}, {"ten_stack_tensors", ten_stack_tensors},
 };
 
 static const operation* find_operation(const char* name) {

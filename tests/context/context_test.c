@@ -232,14 +232,14 @@ static void catch_fatal(const char* text, void* user) {
 }
 
 // Runs a statement that must be fatal; its message is in `message`.
-#define EXPECT_FATAL(statement)                 \
-  do {                                          \
-    tm_set_fatal_handler(catch_fatal, NULL);    \
-    message[0] = '\0';                          \
-    if (!setjmp(caught)) {                      \
-      statement;                                \
-    }                                           \
-    cr_expect(ne(str, message, ""));            \
+#define EXPECT_FATAL(statement)              \
+  do {                                       \
+    tm_set_fatal_handler(catch_fatal, NULL); \
+    message[0] = '\0';                       \
+    if (!setjmp(caught)) {                   \
+      statement;                             \
+    }                                        \
+    cr_expect(ne(str, message, ""));         \
   } while (0)
 
 Test(context, pop_on_an_empty_context_is_caught) {
@@ -551,9 +551,7 @@ Test(context, handlers_are_asked_innermost_first_until_one_frees) {
   TM_WITH_ALLOCATOR(&upstream.base)
   TM_WITH_OOM_HANDLER(relieve, &outer)
   TM_WITH_OOM_HANDLER(NULL, NULL)
-  TM_WITH_OOM_HANDLER(relieve, &inner) {
-    cr_expect(eq(int, allocate_4096(&storage), TM_OK));
-  }
+  TM_WITH_OOM_HANDLER(relieve, &inner) { cr_expect(eq(int, allocate_4096(&storage), TM_OK)); }
   cr_expect(eq(int, inner.calls, 1));
   cr_expect(eq(int, outer.calls, 1));
   tm_storage_release(storage);

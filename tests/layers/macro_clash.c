@@ -1,5 +1,5 @@
-// TurboMind defines macros of the same names: the opt-in headers say so, and <tm/tm.h> defines none of
-// them, so that people can migrate file by file.
+// TurboMind defines macros of the same names: the opt-in headers say so, and <tm/tm.h> defines none
+// of them, so that people can migrate file by file.
 
 #define TM_CHECK(x) turbomind_check(x)
 #define TM_CHECK_EQ(a, b) turbomind_check((a) == (b))

@@ -17,7 +17,7 @@ int main(void) {
   tm_auto_allocator stack = tm_stack_allocator_create(pool, stream, NULL);
   tm_status status = TM_ERR_UNAVAILABLE;
   TM_WITH_STREAM(stream)
-  TM_WITH_ALLOCATOR(stack) {
+  TM_WITH_ALLOCATOR(stack) {  // both are current for everything called inside
     status = layer(8192, 4096);
   }
   if (status != TM_OK) {

@@ -136,8 +136,8 @@ static void references_are_counted_across_threads(void) {
   TM_CHECK_OK(tm_storage_alloc(&upstream.base, 100, NULL, &storage));
   pthread_t threads[RETURNERS];
   for (int i = 0; i < RETURNERS; i++) {
-    TM_CHECK_EQ(
-        pthread_create(&threads[i], NULL, share_and_release, tm_storage_retain(storage)), 0);
+    TM_CHECK_EQ(pthread_create(&threads[i], NULL, share_and_release, tm_storage_retain(storage)),
+                0);
   }
   tm_storage_release(storage);
   for (int i = 0; i < RETURNERS; i++) {

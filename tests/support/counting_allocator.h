@@ -10,15 +10,15 @@
 
 // Plain figures: read them when no other thread uses the allocator.
 typedef struct counting_allocator {
-  tm_allocator base;   // must be first
-  size_t budget;       // bytes that may be live; SIZE_MAX at first
-  uint64_t allocs;     // that succeeded
+  tm_allocator base;  // must be first
+  size_t budget;      // bytes that may be live; SIZE_MAX at first
+  uint64_t allocs;    // that succeeded
   uint64_t failures;
   uint64_t frees;
   size_t live_bytes;
   size_t peak_bytes;
-  int64_t fail_in;     // the nth allocation from now fails; 0: none
-  bool destroyed;      // the last reference is gone
+  int64_t fail_in;  // the nth allocation from now fails; 0: none
+  bool destroyed;   // the last reference is gone
 } counting_allocator;
 
 // Initializes an allocator that lives in the caller's frame; its last release sets `destroyed`.
