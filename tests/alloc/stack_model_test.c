@@ -103,10 +103,9 @@ static void step(model* m) {
   const size_t action = below(m, 10000);
   if (action < 5000 && m->count < MAX_LIVE) {
     allocate(m);
-  } else if (action < 9000 && m->count) {  // mostly in reverse order
-    tm_storage_release(take_out(m, m->count - 1));
-  } else if (action < 9950 && m->count) {
-    tm_storage_release(take_out(m, (int)below(m, (size_t)m->count)));
+  } else if (action < 9950 && m->count) {  // mostly in reverse order
+    const int i = action < 9000 ? m->count - 1 : (int)below(m, (size_t)m->count);
+    tm_storage_release(take_out(m, i));
   } else if (action < 9955) {
     release_elsewhere(m);
   } else if (action < 9970) {

@@ -15,7 +15,8 @@
 #include "tm/alloc/storage.h"
 #include "tm/base/fatal.h"
 
-enum { KIB = 1024, MIB = 1024 * 1024 };
+static const size_t KIB = 1024;
+static const size_t MIB = 1024 * 1024;
 
 static counting_allocator upstream;
 static tm_allocator* stack;

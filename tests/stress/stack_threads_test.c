@@ -39,12 +39,11 @@ static void produce(handoff* h) {
   for (int i = 0; i < BLOCKS; i++) {
     tm_storage* storage;
     TM_CHECK_OK(tm_storage_alloc(h->stack, 100 + (size_t)i, NULL, &storage));
-    if (i % 3 == 0) {
-      tm_storage_release(storage);
-    } else if (i % 3 == 1) {
-      tm_storage_release(__atomic_exchange_n(&h->blocks[i], storage, __ATOMIC_ACQ_REL));
-    } else {
-      tm_storage_release(storage);
+    if (i % 3 == 1) {  // the block there before is this thread's to release again
+      storage = __atomic_exchange_n(&h->blocks[i], storage, __ATOMIC_ACQ_REL);
+    }
+    tm_storage_release(storage);
+    if (i % 3 == 2) {
       void* raw;
       TM_CHECK_OK(tm_allocator_alloc(h->stack, 300, NULL, &raw));
       tm_allocator_free(h->stack, __atomic_exchange_n(&h->raw[i], raw, __ATOMIC_ACQ_REL), 300,
