@@ -1,3 +1,4 @@
+#define _GNU_SOURCE  // pthread_cond_clockwait
 #include "cudasim/runtime.h"
 
 #include <errno.h>
@@ -53,7 +54,7 @@ bool sim_wait_ms(pthread_cond_t* condition, int ms) {
   until.tv_nsec += ms * 1000000L;
   until.tv_sec += until.tv_nsec / 1000000000;
   until.tv_nsec %= 1000000000;
-  return pthread_cond_timedwait(condition, &state.lock, &until) != ETIMEDOUT;
+  return pthread_cond_clockwait(condition, &state.lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT;
 }
 
 //===-- Threads -------------------------------------------------------------------------------===//

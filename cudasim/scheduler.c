@@ -13,6 +13,9 @@
 // A worker with nothing to do ends after this long.
 #define REST_MS 200
 
+// What is ready behind a host function that blocks gets a further worker after this long.
+#define STUCK_MS 2
+
 // A thread of the program that waits for a stream. On its stack.
 typedef struct waiter {
   struct waiter* next;
@@ -33,22 +36,12 @@ static struct {
 
 //===-- Engines -------------------------------------------------------------------------------===//
 
-static void init_wake(engine* e) {
-  pthread_condattr_t attributes;
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&e->wake, &attributes);
-  pthread_condattr_destroy(&attributes);
-}
-
 engine* sim_engine_of(int id, engine_kind kind) {
-  static struct {
-    engine engine;
-    bool is_made;
-  } engines[CUDASIM_MAX_DEVICES][2];
-  if (!engines[id][kind].is_made) init_wake(&engines[id][kind].engine);
-  engines[id][kind].is_made = true;
-  return &engines[id][kind].engine;
+  static engine engines[CUDASIM_MAX_DEVICES][2] = {
+      [0 ... CUDASIM_MAX_DEVICES - 1] = {
+          [ENGINE_COPIES] = {.wake = PTHREAD_COND_INITIALIZER},
+          [ENGINE_HOST_FUNCTIONS] = {.may_block = true, .wake = PTHREAD_COND_INITIALIZER}}};
+  return &engines[id][kind];
 }
 
 static bool is_eager(void) { return sim_options()->schedule == SCHEDULE_EAGER; }
@@ -123,18 +116,27 @@ static void complete_first(stream* s) {
   wake_streams(s);
 }
 
-static void start_worker(engine* e);
+static void start_worker(engine* e, void* (*work)(void* argument));
+static void* serve(void* argument);
+static void* watch_and_serve(void* argument);
+
+// Sees to it that somebody takes what is ready.
+static void call_worker(engine* e) {
+  if (e->resting) {
+    pthread_cond_signal(&e->wake);
+  } else if (!e->workers) {
+    start_worker(e, serve);
+  } else if (e->may_block && !e->is_watched) {
+    e->is_watched = true;
+    start_worker(e, watch_and_serve);
+  }
+}
 
 static void make_ready(stream* s) {
   engine* e = engine_of(s);
   s->state = STREAM_READY;
   engine_push(e, s);
-  if (is_eager() || state.is_quiet) return;
-  if (!e->has_worker) {
-    start_worker(e);
-  } else if (e->is_resting) {
-    pthread_cond_signal(&e->wake);
-  }
+  if (!is_eager() && !state.is_quiet) call_worker(e);
 }
 
 // Whether the first op of `s` is a wait that has to go on.
@@ -184,6 +186,7 @@ static bool run_next(engine* e) {
   stream* s = engine_pop(e);
   if (!s) return false;
   s->state = STREAM_RUNNING;
+  if (e->occupied && e->may_block) call_worker(e);
   const op* o = s->first;
   bool is_copy = o->kind != OP_HOST;
   if (!s->device->broken) {
@@ -201,50 +204,68 @@ static bool run_next(engine* e) {
 
 // Waits for work; false when there was none for long.
 static bool rest(engine* e) {
-  e->is_resting = true;
+  ++e->resting;
   bool woken = sim_wait_ms(&e->wake, REST_MS);
-  e->is_resting = false;
+  --e->resting;
   return woken || e->occupied;
 }
 
-static void* work(void* argument) {
-  engine* e = argument;
-  sim_lock();
+static void serve_locked(engine* e) {
   while (!state.is_stopping && (run_next(e) || rest(e))) {
   }
-  e->has_worker = false;
+  --e->workers;
   --state.workers;
   pthread_cond_broadcast(&state.change);
+}
+
+static void* serve(void* argument) {
+  sim_lock();
+  serve_locked(argument);
+  sim_unlock();
+  return NULL;
+}
+
+// Leaves what is ready to the other workers for a moment: most host functions are short.
+static void* watch_and_serve(void* argument) {
+  engine* e = argument;
+  sim_lock();
+  sim_wait_ms(&e->wake, STUCK_MS);
+  e->is_watched = false;
+  serve_locked(e);
   sim_unlock();
   return NULL;
 }
 
 // The program's signals are not delivered to workers.
-static void start_worker(engine* e) {
+static void start_worker(engine* e, void* (*work)(void* argument)) {
   if (state.is_stopping) return;
   sigset_t all;
   sigset_t before;
   pthread_t thread;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  e->has_worker = pthread_create(&thread, NULL, work, e) == 0;
+  bool is_started = pthread_create(&thread, NULL, work, e) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (!e->has_worker) return;  // whoever waits does the work
+  if (!is_started) {  // whoever waits does the work
+    e->is_watched = false;
+    return;
+  }
   pthread_detach(thread);
+  ++e->workers;
   ++state.workers;
 }
 
 // Runs one thing that a waiting thread of the program may run.
 static bool help(device* d) {
   if (is_eager()) return run_next(&state.eager);
-  return run_next(d->copies) || (!d->host_functions->has_worker && run_next(d->host_functions));
+  return run_next(d->copies) || (!d->host_functions->workers && run_next(d->host_functions));
 }
 
 void sim_scheduler_stop(bool all) {
   state.is_stopping = true;
   for (int i = 0; i < sim_device_count(); ++i) {
-    pthread_cond_signal(&sim_engine_of(i, ENGINE_COPIES)->wake);
-    pthread_cond_signal(&sim_engine_of(i, ENGINE_HOST_FUNCTIONS)->wake);
+    pthread_cond_broadcast(&sim_engine_of(i, ENGINE_COPIES)->wake);
+    pthread_cond_broadcast(&sim_engine_of(i, ENGINE_HOST_FUNCTIONS)->wake);
   }
   while (state.copies || (all && state.workers)) sim_wait(&state.change);
   if (all) state.is_stopping = false;

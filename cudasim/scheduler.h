@@ -1,9 +1,10 @@
 // Who runs the work that streams have ready, and when.
 //
 // `threads`: each device has up to two workers, one for copies and fills and one for host
-// functions, so that a host function that blocks holds up its stream only. They start when there is
-// work, end when there has been none for a while, and never wait for another stream: a stream that
-// does is simply not ready. A thread of the program that waits helps with copies and fills.
+// functions, so that a host function that blocks holds up its stream only; while one blocks and
+// others are ready, there are more. Workers start when there is work, end when there has been none
+// for a while, and never wait for another stream: a stream that does is simply not ready. A thread
+// of the program that waits helps with copies and fills.
 //
 // `eager`: the submitting thread runs what it submits, before its call returns.
 //
@@ -21,14 +22,16 @@
 #define PRIORITIES (STREAM_LOWEST_PRIORITY - STREAM_HIGHEST_PRIORITY + 1)
 
 // Streams that have the same kind of work ready, by priority and in the order they became ready,
-// and the worker for it.
+// and the workers for it.
 typedef struct engine {
   stream* first[PRIORITIES];
   stream* last[PRIORITIES];
   unsigned
       occupied;  // a bit per priority that has streams, the lowest bit for the highest priority
-  bool has_worker;
-  bool is_resting;  // the worker waits for `wake`
+  unsigned workers;
+  unsigned resting;  // workers that wait for `wake`
+  bool may_block;    // on the program: its work is host functions
+  bool is_watched;   // a worker sees to what is still ready in a moment
   pthread_cond_t wake;
 } engine;
 

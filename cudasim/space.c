@@ -23,8 +23,8 @@
 #define ADDRESS_BUDGET ((uint64_t)1 << 44)
 #endif
 
-// Untaken granules that may go on holding host memory: a gigabyte, because a program that frees what
-// it has written and allocates it again would otherwise fault in every page anew.
+// Untaken granules that may go on holding host memory: a gigabyte, because a program that frees
+// what it has written and allocates it again would otherwise fault in every page anew.
 #define STALE_GRANULES ((uint64_t)512)
 
 static uint64_t round_up(uint64_t value, uint64_t multiple) {

@@ -408,10 +408,12 @@ tm_status tm_layout_view_(const tm_layout* layout, const tm_shape* shape, tm_lay
   if (tm_layout_size(&made) != size) {
     return bad_view(&from, shape, "another number of elements");
   }
-  tm_layout coalesced;
-  TM_TRY(tm_layout_coalesce(&from, &coalesced));
-  if (size != 0 && !restride(&coalesced, &made)) {
-    return bad_view(&from, shape, "no strides visit the elements in that order");
+  if (!tm_layout_is_contiguous(&from)) {
+    tm_layout coalesced;
+    TM_TRY(tm_layout_coalesce(&from, &coalesced));
+    if (!restride(&coalesced, &made)) {
+      return bad_view(&from, shape, "no strides visit the elements in that order");
+    }
   }
   tm_layout_copy(&made, out);
   return TM_OK;
@@ -475,6 +477,35 @@ tm_status tm_layout_slice_(const tm_layout* layout, const tm_shape* base, const 
   }
   tm_layout_copy(&made, out);
   return status;
+}
+
+tm_status tm_layout_slice_outer(const tm_layout* layout, int64_t base, int64_t size, tm_layout* out,
+                                int64_t* offset) {
+  if (offset) {
+    *offset = 0;
+  }
+  if (!can_start(layout, out) || !offset) {
+    return cannot_start("tm_layout_slice_outer", offset ? (const void*)out : NULL);
+  }
+  int64_t taken = 0;
+  tm_status status;
+  if (tm_layout_rank(layout) == 0) {
+    status = TM_RAISE(TM_ERR_OUT_OF_RANGE, "slice of a scalar: it has no outermost dimension");
+  } else {
+    status = slice_dim(layout, 0, base, size, &taken);
+  }
+  if (status != TM_OK) {
+    make_null(out);
+    return status;
+  }
+  if (out != layout) {
+    tm_layout_copy(layout, out);
+  }
+  out->shape[0] = taken;
+  if (tm_layout_size(out) != 0) {
+    *offset = base * out->stride[0];
+  }
+  return TM_OK;
 }
 
 //===-- Permute, transpose, squeeze, unsqueeze ----------------------------===//

@@ -122,6 +122,11 @@ static inline tm_status tm_layout_view(const tm_layout* layout, tm_shape shape, 
 static inline tm_status tm_layout_slice(const tm_layout* layout, tm_shape base, tm_shape size,
                                         tm_layout* out, int64_t* offset);
 
+// The same for the outermost dimension, with all of the others.
+// Errors: as tm_layout_slice, TM_ERR_OUT_OF_RANGE (rank 0).
+TM_API TM_NODISCARD tm_status tm_layout_slice_outer(const tm_layout* layout, int64_t base,
+                                                    int64_t size, tm_layout* out, int64_t* offset);
+
 // Dimension i of the result is dimension order[i] of `layout`.
 // Errors: TM_ERR_INVALID (ranks that differ, a dimension twice), TM_ERR_OUT_OF_RANGE.
 static inline tm_status tm_layout_permute(const tm_layout* layout, tm_shape order, tm_layout* out);

@@ -441,6 +441,9 @@ tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
 // Whether a slice of elements narrower than a byte shares no byte with what it leaves out.
 static tm_status check_bytes(const tm_tensor* tensor, const tm_layout* slice, int64_t offset) {
   const tm_dtype dtype = tm_dtype_of(tensor);
+  if (tm_dtype_bits(dtype) >= 8) {
+    return TM_OK;
+  }
   const int64_t end = offset + tm_layout_cosize(slice);
   if (tm_layout_size(slice) == 0 ||
       (tm_memory_at_byte_(dtype, offset) &&
@@ -452,40 +455,33 @@ static tm_status check_bytes(const tm_tensor* tensor, const tm_layout* slice, in
                   tm_dtype_name(dtype), (long long)offset, (long long)end);
 }
 
+// The part of `tensor` at a slice of its layout.
+static tm_tensor derive_slice(const tm_tensor* tensor, tm_status status, const tm_layout* slice,
+                              int64_t offset, int take) {
+  if (status == TM_OK) {
+    status = check_bytes(tensor, slice, offset);
+  }
+  return derive(tensor, status, slice, offset, take);
+}
+
 tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   int64_t offset;
-  tm_status status = tm_layout_slice_(&tensor->layout, base, size, &layout, &offset);
-  if (status == TM_OK) {
-    status = check_bytes(tensor, &layout, offset);
-  }
-  return derive(tensor, status, &layout, offset, take);
+  const tm_status status = tm_layout_slice_(&tensor->layout, base, size, &layout, &offset);
+  return derive_slice(tensor, status, &layout, offset, take);
 }
 
 tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
-  tm_shape bases;
-  tm_shape sizes;
-  const int32_t rank = tm_rank(tensor);
-  if (rank == 0) {
-    (void)TM_RAISE(TM_ERR_OUT_OF_RANGE,
-                   "slice of a tensor of rank 0: it has no outermost dimension");
-    return give_up(tensor, take);
-  }
-  bases.rank = rank;
-  sizes.rank = rank;
-  bases.dim[0] = base;
-  sizes.dim[0] = size;
-  for (int32_t i = 1; i < rank; i++) {
-    bases.dim[i] = 0;
-    sizes.dim[i] = -1;
-  }
-  return tm_slice_(tensor, &bases, &sizes, take);
+  tm_layout layout;
+  int64_t offset;
+  const tm_status status = tm_layout_slice_outer(&tensor->layout, base, size, &layout, &offset);
+  return derive_slice(tensor, status, &layout, offset, take);
 }
 
 tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {

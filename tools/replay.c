@@ -19,7 +19,7 @@ enum {
   EXIT_SERVED = 0,
   EXIT_FAILED = 1,
   EXIT_BAD_INPUT = 2,
-  GENERATED_REQUESTS = 500,  // unless --requests says otherwise
+  GENERATED_REQUESTS = 1000,  // unless --requests says otherwise
 };
 
 static int complain_of_error(void) {

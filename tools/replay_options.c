@@ -7,7 +7,7 @@
 #include "engine/builtin_models.h"
 #include "tools/size_text.h"
 
-static const uint64_t most_requests = 10 * 1000 * 1000;
+static const uint64_t most_requests = 10000000;
 static const uint64_t largest_batch = 65536;
 static const uint64_t largest_step = 1 << 24;  // tokens
 
@@ -57,7 +57,7 @@ void replay_options_help(void) {
       "                        (default: llama-3-8b)\n"
       "  --device-memory SIZE  memory of the device, e.g. 80GiB (default: all of it)\n"
       "  --allocators LIST     any of cuda, pool, stack, with commas between (default: all)\n"
-      "  --requests N          the first N requests only (default: all; 500 of the generated)\n"
+      "  --requests N          the first N requests only (default: all; 1000 of the generated)\n"
       "  --max-batch N         sequences in a step (default: 256)\n"
       "  --max-tokens N        tokens in a step (default: 8192)\n"
       "  --seed N              of the generated requests (default: 0)\n"

@@ -52,6 +52,17 @@ static tm_status make_persistent_allocators(run_parts* p, const backend_device* 
   return p->cache ? TM_OK : tm_last_status();
 }
 
+// An arena that has what the largest step needs. Where that is not to be had it starts empty: steps
+// then find memory or not, which is the engine's to handle.
+static tm_allocator* make_arena(run_parts* p) {
+  tm_allocator* arena = tm_stack_allocator_create(p->upstream, p->stream, NULL);
+  if (!arena) return NULL;
+  const tm_status status = tm_stack_reserve(arena, engine_get_memory(p->engine).activation_bytes);
+  if (status == TM_OK || status == TM_ERR_NO_MEMORY) return arena;
+  tm_allocator_release(arena);
+  return NULL;
+}
+
 static tm_status make_activations(run_parts* p, const backend_device* device,
                                   replay_allocator allocator) {
   tm_allocator* source = allocator == REPLAY_CUDA ? tm_cuda_allocator(0)
@@ -59,11 +70,7 @@ static tm_status make_activations(run_parts* p, const backend_device* device,
   p->upstream = counted(p, device, source);
   if (!p->upstream) return tm_last_status();
   counting_on_new_peak(p->upstream, backend_sample_peak);
-  const tm_stack_options arena = {
-      .initial_bytes = engine_get_memory(p->engine).activation_bytes,
-  };
-  p->tested = allocator == REPLAY_STACK ? tm_stack_allocator_create(p->upstream, p->stream, &arena)
-                                        : tm_allocator_retain(p->upstream);
+  p->tested = allocator == REPLAY_STACK ? make_arena(p) : tm_allocator_retain(p->upstream);
   p->activations = verified(p, p->tested, VERIFY_STAMPS);
   return p->activations ? TM_OK : tm_last_status();
 }
@@ -170,8 +177,10 @@ static tm_status run(run_parts* p, const replay_options* options, const model_co
 
 //===-- The end -----------------------------------------------------------===//
 
-static void say(replay_run* out, const char* what, const char* detail) {
-  (void)snprintf(out->message, sizeof(out->message), "%s: %s%s", out->allocator, what, detail);
+// What does not fit, fits with no allocator: its name would mislead.
+static void say(replay_run* out, const char* what) {
+  (void)snprintf(out->message, sizeof(out->message), "%s%s%s",
+                 out->does_not_fit ? "" : out->allocator, out->does_not_fit ? "" : ": ", what);
 }
 
 static void check_for_leaks(const run_parts* p, replay_run* out) {
@@ -179,7 +188,7 @@ static void check_for_leaks(const run_parts* p, replay_run* out) {
   if (out->failed || !p->upstream || !p->tested) return;
   if (tm_allocator_get_stats(p->tested, &stats) == TM_OK && stats.live_blocks != 0) {
     out->failed = true;
-    say(out, "activations are still alive at the end", "");
+    say(out, "activations are still alive at the end");
   }
 }
 
@@ -187,7 +196,7 @@ static void judge(const run_parts* p, replay_run* out) {
   if (!p->verifier) return;
   out->findings = verifier_findings(p->verifier);
   out->verified = out->findings ? FOUND_SOMETHING : VERIFIED;
-  if (out->findings && !out->failed) say(out, "", verifier_first_finding(p->verifier));
+  if (out->findings && !out->failed) say(out, verifier_first_finding(p->verifier));
 }
 
 // Everything is given back before the verdict: what is released last is checked as well.
@@ -215,7 +224,7 @@ void replay_run_allocator(const replay_options* options, const model_config* con
   };
   if (run(&parts, options, config, trace, device, allocator, out) != TM_OK) {
     out->failed = true;
-    say(out, "", tm_last_error()->message);
+    say(out, tm_last_error()->message);
   }
   tear_down(&parts, out);
 }

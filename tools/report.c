@@ -23,8 +23,10 @@ static uint64_t preempted(const replay_run* run) {
   return run->counts.requests.preempted_for_kv + run->counts.requests.preempted_for_memory;
 }
 
+// Small blocks of cudaMalloc may lie in granules that were taken before: then more is live than was
+// reserved for it, and nothing is wasted.
 static double fragmentation(const replay_run* run) {
-  if (run->peak_reserved_bytes == 0) return 0;
+  if (run->peak_reserved_bytes <= run->live_at_peak_bytes) return 0;
   return 1 - (double)run->live_at_peak_bytes / (double)run->peak_reserved_bytes;
 }
 

@@ -17,12 +17,13 @@ static uint64_t unit_bytes(const char* unit) {
 }
 
 // Digits at `*at`, which moves behind them; false where there is none or they exceed 64 bits.
+// `scale`, unless it is NULL, is multiplied by 10 for each.
 static bool take_digits(const char** at, uint64_t* value, uint64_t* scale) {
   const char* start = *at;
   for (; isdigit((unsigned char)**at); (*at)++) {
     if (__builtin_mul_overflow(*value, 10, value) ||
         __builtin_add_overflow(*value, (uint64_t)(**at - '0'), value) ||
-        __builtin_mul_overflow(*scale, 10, scale)) {
+        (scale && __builtin_mul_overflow(*scale, 10, scale))) {
       return false;
     }
   }
@@ -33,8 +34,7 @@ bool size_parse(const char* text, uint64_t* out) {
   *out = 0;
   uint64_t value = 0;
   uint64_t scale = 1;  // what `value` is to be divided by
-  if (!take_digits(&text, &value, &scale)) return false;
-  scale = 1;
+  if (!take_digits(&text, &value, NULL)) return false;
   if (*text == '.') {
     text++;
     if (!take_digits(&text, &value, &scale)) return false;
@@ -52,9 +52,8 @@ bool size_parse(const char* text, uint64_t* out) {
 
 bool count_parse(const char* text, uint64_t largest, uint64_t* out) {
   uint64_t value = 0;
-  uint64_t scale = 1;
   *out = 0;
-  if (!take_digits(&text, &value, &scale) || *text != '\0' || value > largest) return false;
+  if (!take_digits(&text, &value, NULL) || *text != '\0' || value > largest) return false;
   *out = value;
   return true;
 }

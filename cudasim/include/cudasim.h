@@ -107,8 +107,10 @@ CUDASIM_EXPORT_ cudaError_t cudasim_break_device(int device, cudaError_t error);
 //===-- Device memory -------------------------------------------------------------------------===//
 
 // Where the host can read and write the `size` bytes of device memory at `pointer`: what a host
-// function that stands in for a kernel works on. NULL unless they lie within one live allocation.
-// Ownership: borrowed from the allocation; valid until it is freed.
+// function that stands in for a kernel works on. Ask when the host function is queued and pass the
+// result along: by the time it runs, the program may have queued the free as well. NULL unless the
+// bytes lie within one live allocation.
+// Ownership: borrowed from the allocation, until it is freed in stream order.
 // Threads: safe from any thread; the order of accesses is the caller's to keep, as on a device.
 CUDASIM_EXPORT_ void* cudasim_device_memory(const void* pointer, size_t size);
 

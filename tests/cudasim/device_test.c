@@ -180,7 +180,8 @@ Test(configuration, reset_is_a_new_machine) {
     OK(cudaMallocAsync(&q, 3 * MIB, stream));
     unsigned char* host = new_pinned_memory(4096);
     OK(cudaMemcpyAsync(p, host, 4096, cudaMemcpyHostToDevice, stream));
-    OK(cudaMemcpyAsync(q, p, 4096, cudaMemcpyDeviceToDevice, cudaStreamPerThread));
+    OK(cudaMemcpyAsync(q, p, 4096, cudaMemcpyDeviceToDevice, stream));
+    OK(cudaMemsetAsync((char*)p + 4096, 0, 4096, cudaStreamPerThread));
     OK(cudasim_fail("cudaMalloc", 1, 0, cudaErrorUnknown));
     cudasim_reset();
     make_machine((cudasim_options){.schedule = round ? "threads" : "eager"});

@@ -320,17 +320,14 @@ SIM_TEST(host_function, may_not_call_the_runtime) {
 }
 
 typedef struct kernel {
-  const void* in;
-  void* out;
+  const unsigned char* in;
+  unsigned char* out;
   size_t count;
 } kernel;
 
-// What a kernel would do: it sees device memory where the host cannot.
 static void add_one(void* argument) {
   const kernel* k = argument;
-  const unsigned char* in = cudasim_device_memory(k->in, k->count);
-  unsigned char* out = cudasim_device_memory(k->out, k->count);
-  for (size_t i = 0; i < k->count; ++i) out[i] = (unsigned char)(in[i] + 1);
+  for (size_t i = 0; i < k->count; ++i) k->out[i] = (unsigned char)(k->in[i] + 1);
 }
 
 SIM_TEST(host_function, can_stand_in_for_a_kernel) {
@@ -338,7 +335,7 @@ SIM_TEST(host_function, can_stand_in_for_a_kernel) {
   unsigned char seen[64];
   void* p = new_device_memory(64);
   void* q = new_device_memory(64);
-  kernel k = {p, q, 64};
+  kernel k = {cudasim_device_memory(p, 64), cudasim_device_memory(q, 64), 64};
   OK(cudaMemsetAsync(p, 41, 64, stream));
   OK(cudaLaunchHostFunc(stream, add_one, &k));
   OK(cudaMemcpyAsync(seen, q, 64, cudaMemcpyDeviceToHost, stream));

@@ -62,8 +62,8 @@ Test(config, reads_every_number) {
   cr_expect(eq(int, c.dtype, TM_F16));
   cr_expect(not(c.tied_embeddings));
   cr_expect(not(c.qkv_bias));
-  cr_expect(eq(i64, model_qkv_width(&c), (4 + 2 * 2) * 16));
-  cr_expect(eq(i64, model_kv_bytes_per_token(&c), 2 * 2 * 2 * 16 * 2));
+  cr_expect(eq(i64, model_qkv_width(&c), 128), "4 heads and 2 * 2 of keys and values, of 16");
+  cr_expect(eq(i64, model_kv_bytes_per_token(&c), 256), "2 layers, 2 * 2 heads of 16, 2 bytes");
 }
 
 Test(config, what_is_left_out_has_its_default) {

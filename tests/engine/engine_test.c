@@ -77,7 +77,7 @@ Test(engine, serves_every_request_and_reads_every_token, .init = small_device) {
   cr_expect(eq(u64, counts.tensors, counts.steps * (uint64_t)decoder_tensors_per_step(&config)));
   cr_expect(eq(u64, counts.oom_events, 0));
   cr_expect(eq(u64, calls, 2 * counts.tensors), "each tensor is a cudaMalloc and a cudaFree");
-  cr_expect(gt(u64, counts.forward_ns, 0));
+  cr_expect(counts.forward_ns > 0);
 }
 
 Test(engine, all_allocators_agree_and_the_arena_asks_its_upstream_no_more, .init = small_device) {
@@ -103,7 +103,7 @@ Test(engine, a_request_longer_than_the_kv_cache_is_refused, .init = small_device
   const request_trace trace = {.requests = (trace_request*)requests, .count = 2};
   engine_fixture f;
   cr_assert(eq(int, fixture_init(&f, &config, 0.0012), TM_OK), "%s", tm_last_error()->message);
-  cr_assert(lt(i64, engine_get_memory(f.engine).kv_tokens, 950));
+  cr_assert(engine_get_memory(f.engine).kv_tokens < 950);
   cr_assert(eq(int, fixture_start(&f, FROM_STACK, &trace), TM_OK));
   cr_assert(eq(int, fixture_serve(&f), TM_OK));
   const engine_counts counts = engine_get_counts(f.engine);
@@ -142,7 +142,7 @@ Test(engine, impossible_options_are_errors, .init = small_device) {
 
 //===-- What fails --------------------------------------------------------===//
 
-// Serves while one in `every` allocations of activations fails from the start on.
+// Serves while, every third step, one of the next `every` allocations finds no memory.
 static engine_counts serve_with_failures(activation_source source, const char* function,
                                          uint64_t every) {
   const model_config config = tiny_model(3);
@@ -151,8 +151,8 @@ static engine_counts serve_with_failures(activation_source source, const char* f
   cr_assert(eq(int, fixture_init(&f, &config, 0.5), TM_OK));
   cr_assert(eq(int, fixture_start(&f, source, &trace), TM_OK));
   for (uint64_t step = 0; !engine_is_idle(f.engine); step++) {
-    // The allocator tries twice before it gives up.
-    if (step % 3 == 0) machine_fail(function, 1 + step * 7 % every, 2, cudaErrorMemoryAllocation);
+    // Often enough in a row that trying again does not help.
+    if (step % 3 == 0) machine_fail(function, 1 + step * 7 % every, 8, cudaErrorMemoryAllocation);
     cr_assert(eq(int, engine_step(f.engine), TM_OK), "%s", tm_last_error()->message);
   }
   machine_fail_nothing();
@@ -168,9 +168,8 @@ Test(engine, goes_on_when_activations_find_no_memory, .init = small_device) {
   for (int source = FROM_CUDA; source <= FROM_POOL; source++) {
     const engine_counts counts =
         serve_with_failures((activation_source)source, functions[source], 60);
-    cr_log_error("oom %llu pre %llu steps %llu", (unsigned long long)counts.oom_events, (unsigned long long)counts.requests.preempted_for_memory, (unsigned long long)counts.steps);
-    cr_expect(gt(u64, counts.oom_events, 10));
-    cr_expect(gt(u64, counts.requests.preempted_for_memory, 0));
+    cr_expect(counts.oom_events > 10);
+    cr_expect(counts.requests.preempted_for_memory > 0);
     cr_expect(eq(u64, counts.requests.finished, REQUESTS - 2));
     cr_expect(eq(u64, counts.requests.refused[REFUSED_MEMORY], 0));
   }

@@ -8,6 +8,7 @@
 #include "tests/support/failing.h"
 #include "tests/support/gate.h"
 #include "tests/support/machine.h"
+#include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/host.h"
@@ -108,6 +109,13 @@ Test(copy_device, on_a_disowned_stream_is_invalid) {
   ASSERT_OK(tm_stream_disown(adopted));
   tm_auto_tensor x = tm_empty_from(pool, TM_SHAPE(10), TM_I32);
   TM_WITH_STREAM(adopted) { cr_expect(eq(int, tm_clear(&x), TM_ERR_INVALID)); }
+  // Memory without a storage has no use to record, which would find out as well.
+  tm_auto_tensor foreign = tm_from_borrowed(x.data, TM_SHAPE(10), TM_I32, x.device);
+  TM_WITH_STREAM(adopted) {
+    cr_expect(eq(int, tm_clear(&foreign), TM_ERR_INVALID));
+    cr_expect(ne(ptr, (void*)strstr(tm_last_error()->message, "disowned"), NULL), "%s",
+              tm_last_error()->message);
+  }
 }
 
 Test(copy_device, returns_before_the_copy_is_done) {
@@ -231,6 +239,53 @@ Test(copy_device, a_side_of_another_stream_records_the_copys) {
   }
 }
 
+// The stream is idle here when the copy is queued, so a record from before would be done at once.
+// The copy takes milliseconds; an attempt in which it is done before the block is asked for shows
+// nothing.
+Test(copy_device, what_is_recorded_covers_the_copy_itself) {
+  tm_auto_stream other = tm_stream_create(0, 0);
+  const int64_t size = INT64_C(1) << 24;
+  bool held = false;
+  WITH_ALL() {
+    tm_auto_tensor y = make(TM_SHAPE(size), TM_DEVICE);
+    ASSERT_OK(tm_stream_sync(stream));
+    for (int attempt = 0; attempt < 50 && !held; attempt++) {
+      tm_tensor x = make(TM_SHAPE(size), TM_CPU_PINNED);
+      void* const block = x.data;
+      ASSERT_OK(tm_stream_sync(stream));
+      TM_WITH_STREAM(other) { EXPECT_OK(tm_copy(&y, &x)); }
+      tm_release(&x);
+      tm_auto_tensor next = make(TM_SHAPE(size), TM_CPU_PINNED);
+      held = next.data != block;
+      ASSERT_OK(tm_stream_sync(other));
+    }
+  }
+  cr_expect(held, "the block is taken while it is being written");
+}
+
+Test(copy_device, a_use_that_cannot_be_recorded_leaves_the_destination_as_it_was) {
+  tm_auto_stream other = tm_stream_create(0, 0);
+  WITH_ALL() {
+    tm_auto_tensor x = make(TM_SHAPE(100), TM_DEVICE);
+    tm_auto_tensor y = make(TM_SHAPE(100), TM_CPU_PINNED);
+    EXPECT_OK(tm_fill_bytes(&x, 0x11));
+    ASSERT_OK(tm_stream_sync(stream));
+    memset(y.data, 0x22, 400);
+    TM_WITH_STREAM(other) {
+      for (int nth = 1; nth <= 2; nth++) {  // the source's use, the destination's
+        tm_bookkeeping_fail_nth(nth);
+        cr_expect(eq(int, tm_copy(&x, &y), TM_ERR_NO_MEMORY));
+        tm_bookkeeping_fail_nth(0);
+        ASSERT_OK(tm_stream_sync(other));
+        cr_expect(eq(int, value_at(&y, TM_INDEX(99)), 0x22222222));
+      }
+      EXPECT_OK(tm_copy(&x, &y));
+      ASSERT_OK(tm_stream_sync(other));
+      cr_expect(eq(int, value_at(&y, TM_INDEX(99)), 0x11111111));
+    }
+  }
+}
+
 // The same for a device block of the pool, whose next owner writes on the pool's stream.
 Test(copy_device, a_device_block_is_not_reused_under_a_copy_of_another_stream) {
   tm_auto_stream other = tm_stream_create(0, 0);
@@ -331,6 +386,7 @@ Test(copy_device, layouts_that_are_not_one_memcpy_are_unavailable) {
       {"(20,50):(1,20)", "(20,50):(50,1)"},                   // a transposition
       {"(3,20):(0,1)", "(3,20):(32,1)"},                      // a broadcast
       {"(2,3,4,5):(500,100,12,1)", "(2,3,4,5):(60,20,5,1)"},  // three loops
+      {"(3,4,5):(10,10,1)", "(3,4,5):(20,5,1)"},              // planes that overlap
       {"(4,5,10):(205,20,1)", "(4,5,10):(50,10,1)"},          // planes between rows
   };
   WITH_ALL() {

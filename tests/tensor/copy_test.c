@@ -193,6 +193,13 @@ Test(copy, of_sub_byte_elements_moves_whole_bytes_only) {
   tm_auto_tensor z = make(TM_SHAPE(4, 4), TM_U4);
   cr_expect(eq(int, tm_copy(&turned, &z), TM_ERR_INVALID));
   cr_expect(ne(ptr, (void*)strstr(tm_last_error()->message, "no whole bytes"), NULL));
+  tm_auto_buffer memory = tm_buffer_empty_from(tm_host_allocator(), 20, TM_U4);
+  tm_layout layout;
+  cr_assert(eq(int, tm_layout_parse("(4,4):(5,1)", &layout), TM_OK));
+  tm_auto_tensor rows_between_bytes = tm_from_buffer(&memory, &layout);
+  cr_expect(eq(int, tm_copy(&y, &rows_between_bytes), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_copy(&rows_between_bytes, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_clear(&rows_between_bytes), TM_ERR_INVALID));
 }
 
 //===-- Random layouts against a model ------------------------------------===//

@@ -488,6 +488,33 @@ Test(layout_laws, slice_of_a_slice_is_the_slice_at_the_sum_of_the_bases) {
   }
 }
 
+Test(layout_laws, slice_of_the_outermost_dimension_is_the_slice_with_all_of_the_others) {
+  FOR_EACH_CASE() {
+    const tm_layout layout = random_layout();
+    const int32_t rank = tm_layout_rank(&layout);
+    const int64_t base = random_below(12) - 2;
+    const int64_t size = random_below(12) - 3;
+    tm_shape bases = TM_INDEX(0, 0, 0, 0, 0);
+    tm_shape sizes = TM_INDEX(-1, -1, -1, -1, -1);
+    tm_layout part;
+    tm_layout outer;
+    int64_t offset;
+    int64_t outer_offset;
+    const tm_status status = tm_layout_slice_outer(&layout, base, size, &outer, &outer_offset);
+    if (rank == 0) {
+      cr_assert(eq(int, status, TM_ERR_OUT_OF_RANGE));
+      continue;
+    }
+    bases.rank = rank;
+    sizes.rank = rank;
+    bases.dim[0] = base;
+    sizes.dim[0] = size;
+    cr_assert(eq(int, tm_layout_slice(&layout, bases, sizes, &part, &offset), status));
+    cr_assert(tm_layout_equal(&part, &outer), "%s", text_of(&layout));
+    cr_assert(eq(i64, offset, outer_offset), "%s", text_of(&layout));
+  }
+}
+
 Test(layout_laws, slices_out_of_range_are_refused) {
   FOR_EACH_CASE() {
     const tm_layout layout = random_layout();

@@ -127,6 +127,9 @@ Test(layout, view_with_negative_sizes_is_an_error) {
   const tm_layout layout = parse("(4,5):(5,1)");
   tm_layout out;
   EXPECT_STATUS(tm_layout_view(&layout, TM_SHAPE(-2, -10), &out), out, TM_ERR_INVALID);
+  cr_expect(
+      eq(str, (char*)tm_last_error()->message, "view of (4,5):(5,1) as (-2,-10): a negative size"));
+  EXPECT_STATUS(tm_layout_view(&layout, TM_SHAPE(-1, -10), &out), out, TM_ERR_INVALID);
   EXPECT_STATUS(tm_layout_view(&layout, TM_SHAPE(-1, -1), &out), out, TM_ERR_INVALID);
 }
 
@@ -326,6 +329,18 @@ Test(layout, slice_takes_the_rest_for_minus_one) {
   cr_expect(eq(i64, offset, 0));
 }
 
+Test(layout, slice_of_the_outermost_dimension) {
+  tm_layout layout = parse("(4,5,6):(30,6,1)");
+  int64_t offset;
+  EXPECT_STATUS(tm_layout_slice_outer(&layout, 1, -1, &layout, &offset), layout, TM_OK);
+  EXPECT_LAYOUT(layout, "(3,5,6):(30,6,1)");
+  cr_expect(eq(i64, offset, 30));
+  const tm_layout scalar = parse("():()");
+  EXPECT_STATUS(tm_layout_slice_outer(&scalar, 0, 1, &layout, &offset), layout,
+                TM_ERR_OUT_OF_RANGE);
+  cr_expect(eq(i64, offset, 0));
+}
+
 Test(layout, slice_of_an_empty_layout) {
   const tm_layout layout = parse("(0,6):(6,1)");
   tm_layout out;
@@ -415,6 +430,7 @@ Test(layout, a_null_layout_passes_through_and_the_first_failure_stays) {
   EXPECT_STATUS(tm_layout_view(&out, TM_SHAPE(3), &out), out, TM_ERR_OVERFLOW);
   EXPECT_STATUS(tm_layout_slice(&out, TM_INDEX(0), TM_INDEX(1), &out, &offset), out,
                 TM_ERR_OVERFLOW);
+  EXPECT_STATUS(tm_layout_slice_outer(&out, 0, 1, &out, &offset), out, TM_ERR_OVERFLOW);
   EXPECT_STATUS(tm_layout_permute(&out, TM_INDEX(0), &out), out, TM_ERR_OVERFLOW);
   EXPECT_STATUS(tm_layout_transpose(&out, 0, 0, &out), out, TM_ERR_OVERFLOW);
   EXPECT_STATUS(tm_layout_squeeze(&out, 0, &out), out, TM_ERR_OVERFLOW);
@@ -435,6 +451,8 @@ Test(layout, a_missing_output_is_invalid) {
                TM_ERR_INVALID));
   cr_expect(eq(int, tm_layout_slice(&layout, TM_INDEX(0, 0), TM_INDEX(1, 1), NULL, &offset),
                TM_ERR_INVALID));
+  cr_expect(eq(int, tm_layout_slice_outer(&layout, 0, 1, NULL, &offset), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_layout_slice_outer(&layout, 0, 1, &out, NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_layout_permute(&layout, TM_INDEX(0, 1), NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_layout_transpose(&layout, 0, 1, NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_layout_squeeze(&layout, 0, NULL), TM_ERR_INVALID));

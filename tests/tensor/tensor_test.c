@@ -15,6 +15,12 @@
 #include "tm/alloc/stack.h"
 #include "tm/context/context.h"
 
+// Sanitizers end the program at a request that no memory can serve, unless told that it may fail.
+__attribute__((visibility("default"))) const char* __asan_default_options(void);
+const char* __asan_default_options(void) { return "allocator_may_return_null=1"; }
+__attribute__((visibility("default"))) const char* __tsan_default_options(void);
+const char* __tsan_default_options(void) { return "allocator_may_return_null=1"; }
+
 static counting_allocator memory;  // what the tests allocate from
 
 static void setup(void) { counting_allocator_init(&memory); }
@@ -127,6 +133,25 @@ Test(tensor, comes_from_the_device_named) {
     EXPECT_FAILS(tm_empty_on(TM_SHAPE(8), TM_U8, tm_device_make(TM_CPU, 5)), TM_ERR_UNAVAILABLE);
     EXPECT_FAILS(tm_empty_on(TM_SHAPE(8), TM_U8, tm_device_make((tm_device_type)7, 0)),
                  TM_ERR_UNAVAILABLE);
+  }
+}
+
+Test(tensor, without_an_id_it_is_the_innermost_device_and_with_one_exactly_that) {
+  machine_configure(2, "64MiB");
+  machine_require_devices(2);
+  TM_WITH_ALLOCATOR(tm_cuda_allocator(0))
+  TM_WITH_ALLOCATOR(tm_cuda_allocator(1)) {
+    for (int32_t rank = 0; rank < 6; rank++) {
+      const tm_shape shape = tm_shape_make(rank, (const int64_t[]){2, 3, 4, 5, 6, 7});
+      tm_auto_tensor innermost = tm_empty(shape, TM_F16, TM_DEVICE);
+      tm_auto_tensor outer = tm_empty_on(shape, TM_F16, tm_device_make(TM_DEVICE, 0));
+      tm_auto_tensor like = tm_empty_like(&outer);
+      cr_expect(eq(int, innermost.device.id, 1));
+      cr_expect(eq(int, outer.device.id, 0));
+      cr_expect(eq(int, like.device.id, 0));
+      cr_expect(eq(int, tm_rank(&outer), rank));
+      EXPECT_FAILS(tm_empty_on(shape, TM_F16, tm_device_make(TM_DEVICE, 2)), TM_ERR_UNAVAILABLE);
+    }
   }
 }
 
@@ -315,7 +340,9 @@ Test(tensor, four_ways_to_run_out_of_memory_are_one_status_each) {
 Test(tensor, out_of_memory_leaves_everything_as_it_was) {
   memory.budget = 1 << 20;
   tm_auto_tensor x = make(TM_SHAPE(1000), TM_U8);
+  memset(x.data, 0x5a, 1000);
   EXPECT_FAILS(tm_empty_from(&memory.base, TM_SHAPE(1024, 1024), TM_F32), TM_ERR_NO_MEMORY);
+  cr_expect(eq(int, TM_DATA(uint8_t, &x)[999], 0x5a));
   cr_expect(eq(sz, memory.live_bytes, 1024));
   tm_auto_tensor fits = make(TM_SHAPE(1024, 100), TM_F32);
   cr_expect(tm_ok(&fits));
@@ -347,6 +374,7 @@ Test(tensor, every_rank_asks_the_handlers) {
     tm_tensor cache = make(TM_SHAPE(500, 1024), TM_U8);
     TM_WITH_OOM_HANDLER(free_the_cache, &cache) {
       tm_auto_tensor x = make(tm_shape_make(rank, sizes), TM_U8);
+      cr_expect(eq(int, tm_rank(&x), rank));
       cr_expect(not(tm_ok(&cache)));
     }
   }
@@ -504,6 +532,38 @@ Test(tensor, outlives_the_scope_and_the_last_name_of_its_allocator) {
   cr_expect(eq(sz, memory.live_bytes, 0));
 }
 
+enum { THREADS = 4, ROUNDS = 2000 };
+
+// Takes references to parts of a tensor that other threads do the same with, and reads through
+// them.
+static void* share_and_release(void* tensor) {
+  int64_t sum = 0;
+  for (int i = 0; i < ROUNDS; i++) {
+    tm_auto_tensor mine = tm_share(tensor);
+    tm_auto_tensor part = tm_slice_outer_move(tm_t(&mine), i % 5, 1);
+    sum += value_at(&part, TM_INDEX(0, 0));
+  }
+  return (void*)(intptr_t)sum;
+}
+
+Test(tensor, threads_share_one_storage) {
+  tm_tensor x = count_up(TM_SHAPE(4, 5));
+  tm_tensor borrowed[THREADS];
+  pthread_t threads[THREADS];
+  for (int i = 0; i < THREADS; i++) {
+    borrowed[i] = tm_borrow(&x);
+    cr_assert(eq(int, pthread_create(&threads[i], NULL, share_and_release, &borrowed[i]), 0));
+  }
+  for (int i = 0; i < THREADS; i++) {
+    void* sum = NULL;
+    cr_assert(eq(int, pthread_join(threads[i], &sum), 0));
+    cr_expect(eq(i64, (intptr_t)sum, 2 * ROUNDS));
+  }
+  cr_expect(eq(u64, memory.frees, 0));
+  tm_release(&x);
+  cr_expect(eq(u64, memory.frees, 1));
+}
+
 Test(tensor, typed_data_checks_the_dtype) {
   tm_auto_tensor x = make(TM_SHAPE(4), TM_F32);
   cr_expect(eq(ptr, TM_DATA(float, &x), x.data));
@@ -654,7 +714,7 @@ static tm_status use_tensors(tm_allocator* upstream) {
     return tm_last_status();
   }
   TM_USE_ALLOCATOR(stack);
-  for (int64_t i = 1; i < 20; i++) {
+  for (int64_t i = 1; i < 64; i *= 4) {
     TM_TRY_TENSOR(x, tm_empty(TM_SHAPE(i, 1 << 16), TM_F32, TM_CPU));
     TM_TRY_TENSOR(y, tm_t_move(tm_view(&x, TM_SHAPE(-1, 16))));
     TM_TRY_TENSOR(z, tm_empty_from(upstream, TM_SHAPE(i, 2, 3, 4, 5), TM_U4));

@@ -139,7 +139,7 @@ static bool fits(int64_t a, int64_t b, int64_t c) {
 }
 
 static tm_status check_together(const config_reader* r, const model_config* c) {
-  if (c->heads % c->kv_heads != 0) {
+  if (c->kv_heads < 1 || c->heads % c->kv_heads != 0) {
     return bad_value(r, "num_key_value_heads", "a divisor of \"num_attention_heads\"");
   }
   if (!fits(c->layers, 3 * c->heads, c->head_dim) || !fits(c->hidden, 3 * c->heads, c->head_dim) ||
@@ -154,11 +154,11 @@ static tm_status check_together(const config_reader* r, const model_config* c) {
 //===-- Reading -----------------------------------------------------------===//
 
 static tm_status read_head_dim(const config_reader* r, model_config* c) {
-  if (!value_of(r, "head_dim") && c->hidden % c->heads != 0) {
+  const int64_t share = c->heads > 0 && c->hidden % c->heads == 0 ? c->hidden / c->heads : 0;
+  if (share == 0 && !value_of(r, "head_dim")) {
     return bad_value(r, "hidden_size",
                      "a multiple of \"num_attention_heads\", or \"head_dim\" given");
   }
-  const int64_t share = c->hidden / c->heads;
   return read_count(r, "head_dim", share, &c->head_dim);
 }
 

@@ -21,10 +21,6 @@ typedef struct counting {
 
 static uint64_t load(const uint64_t* value) { return __atomic_load_n(value, __ATOMIC_RELAXED); }
 
-static void add(uint64_t* value, uint64_t amount) {
-  __atomic_fetch_add(value, amount, __ATOMIC_RELAXED);
-}
-
 // Whether `value` is the largest so far.
 static bool raise_to(uint64_t* peak, uint64_t value) {
   uint64_t seen = load(peak);
@@ -70,17 +66,17 @@ static void counting_destroy(tm_allocator* allocator) {
 static tm_status counting_alloc(tm_allocator* allocator, size_t size, tm_stream* stream,
                                 void** out) {
   counting* self = (counting*)allocator;
-  add(&self->alloc_calls, 1);
+  __atomic_fetch_add(&self->alloc_calls, 1, __ATOMIC_RELAXED);
   tm_status status = spend(self->budget, size);
   if (status != TM_OK) {
-    add(&self->failed_calls, 1);
+    __atomic_fetch_add(&self->failed_calls, 1, __ATOMIC_RELAXED);
     return status;
   }
   status = tm_allocator_alloc_nested_(self->upstream, size, stream, out);
   if (status == TM_OK) {
     count_alloc(self, size);
   } else {
-    add(&self->failed_calls, 1);
+    __atomic_fetch_add(&self->failed_calls, 1, __ATOMIC_RELAXED);
     refund(self->budget, size);
   }
   return status;
@@ -88,7 +84,7 @@ static tm_status counting_alloc(tm_allocator* allocator, size_t size, tm_stream*
 
 static void counting_free(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
   counting* self = (counting*)allocator;
-  add(&self->free_calls, 1);
+  __atomic_fetch_add(&self->free_calls, 1, __ATOMIC_RELAXED);
   __atomic_fetch_sub(&self->live_bytes, size, __ATOMIC_RELAXED);
   tm_allocator_free(self->upstream, ptr, size, stream);
   refund(self->budget, size);

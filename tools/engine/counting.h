@@ -24,13 +24,14 @@ typedef struct memory_budget {
 // Threads: every operation is as safe as the upstream's.
 TM_NODISCARD tm_allocator* counting_allocator_create(tm_allocator* upstream, memory_budget* budget);
 
-// The most that was live since the last call of counting_restart_peak (or ever), in bytes.
-uint64_t counting_recent_peak(tm_allocator* counting);
+// For a counting allocator: the most that was live since the last call of counting_restart_peak (or
+// ever), in bytes.
+uint64_t counting_recent_peak(tm_allocator* allocator);
 
 // Starts a new period for counting_recent_peak.
-void counting_restart_peak(tm_allocator* counting);
+void counting_restart_peak(tm_allocator* allocator);
 
 // Calls `hook` whenever more is live than ever before; NULL: nobody.
-void counting_on_new_peak(tm_allocator* counting, void (*hook)(void));
+void counting_on_new_peak(tm_allocator* allocator, void (*hook)(void));
 
 #endif  // ENGINE_COUNTING_H_

@@ -8,7 +8,11 @@
 #include "engine/decoder.h"
 #include "engine/weights.h"
 
-enum { BATCHES = 2 };  // one is filled while the device works on the other
+enum {
+  BATCHES = 2,              // one is filled while the device works on the other
+  GRANULE_BYTES = 2 << 20,  // in which cudaMalloc takes memory from the device
+  CHUNK_BYTES = 32 << 20,   // in which CUDA memory pools do
+};
 
 struct engine {
   model_config config;
@@ -44,7 +48,9 @@ static tm_status forward(engine* e, int64_t tokens, int64_t sequences) {
   const uint64_t start = now_ns();
   const tm_status status = decoder_forward(&e->decoder, tokens, sequences);
   e->counts.forward_ns += now_ns() - start;
-  e->counts.runtime_ns += runtime_ns(e) - runtime_start;
+  const uint64_t runtime_end = runtime_ns(e);
+  // A clock that is calibrated while it runs may step back a little.
+  if (runtime_end > runtime_start) e->counts.runtime_ns += runtime_end - runtime_start;
   if (status == TM_OK) {
     TM_CHECK_EQ((int64_t)(e->decoder.tensors - made), decoder_tensors_per_step(&e->config));
   }
@@ -104,14 +110,16 @@ static tm_status memory_left(const engine* e, int64_t* out) {
   if (budget && budget->limit_bytes - budget->used_bytes < free_bytes) {
     free_bytes = budget->limit_bytes - budget->used_bytes;
   }
-  *out = (int64_t)free_bytes - (int64_t)e->activation_bytes;
+  const size_t chunks = (e->activation_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
+  *out = (int64_t)free_bytes - (int64_t)(chunks * CHUNK_BYTES);
   return TM_OK;
 }
 
 static tm_status make_cache(engine* e) {
   int64_t left;
   TM_TRY(memory_left(e, &left));
-  const int64_t bytes = left > 0 ? (int64_t)((double)left * e->options.kv_fraction) : 0;
+  int64_t bytes = left > 0 ? (int64_t)((double)left * e->options.kv_fraction) : 0;
+  if (bytes > GRANULE_BYTES) bytes -= bytes % GRANULE_BYTES;
   return kv_cache_init(&e->config, e->options.cache_memory, bytes, &e->cache);
 }
 

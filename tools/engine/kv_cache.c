@@ -30,11 +30,12 @@ tm_status kv_cache_init(const model_config* config, tm_allocator* allocator, int
                         kv_cache* out) {
   TM_SCOPE("kv_cache");
   *out = (kv_cache){0};
-  const int64_t blocks = bytes / kv_block_bytes(config);
+  const int64_t block_bytes = kv_block_bytes(config);
+  const int64_t blocks = block_bytes > 0 ? bytes / block_bytes : 0;
   if (blocks < 1 || blocks > INT32_MAX) {
     return TM_RAISE(TM_ERR_OUT_OF_RANGE,
                     "%lld bytes are left for the KV cache; a block of %d tokens takes %lld",
-                    (long long)bytes, KV_BLOCK_TOKENS, (long long)kv_block_bytes(config));
+                    (long long)bytes, KV_BLOCK_TOKENS, (long long)block_bytes);
   }
   const tm_status status = make_cache(config, allocator, blocks, out);
   if (status != TM_OK) kv_cache_deinit(out);

@@ -14,7 +14,8 @@ enum {
   EDGE_BYTES = 64,    // stamped at either end
   STAMP_STEP = 4096,  // bytes from one stamp between them to the next
   WORDS_PER_EDGE = EDGE_BYTES / sizeof(uint64_t),
-  FINDING_SIZE = 256,  // bytes of text, the terminating NUL included
+  EDGE_WORDS = 2 * WORDS_PER_EDGE,  // of both edges
+  FINDING_SIZE = 256,               // bytes of text, the terminating NUL included
 };
 
 struct verifier {
@@ -130,7 +131,7 @@ static stamp_layout layout_of(void* block, size_t size, tm_stream* stream) {
   };
 }
 
-static size_t words_of(const stamp_layout* l) { return 2 * WORDS_PER_EDGE + l->middle; }
+static size_t words_of(const stamp_layout* l) { return EDGE_WORDS + l->middle; }
 
 static tm_status cuda_status(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return TM_OK;
@@ -146,10 +147,10 @@ static tm_status queue_write(const stamp_layout* l, const uint64_t* words) {
                                      EDGE_BYTES, cudaMemcpyHostToDevice, l->stream),
                      "stamping the end"));
   if (l->middle == 0) return TM_OK;
-  return cuda_status(cudaMemcpy2DAsync(block + STAMP_STEP, STAMP_STEP, words + 2 * WORDS_PER_EDGE,
-                                       sizeof(uint64_t), sizeof(uint64_t), l->middle,
-                                       cudaMemcpyHostToDevice, l->stream),
-                     "stamping the pages");
+  return cuda_status(
+      cudaMemcpy2DAsync(block + STAMP_STEP, STAMP_STEP, words + EDGE_WORDS, sizeof(uint64_t),
+                        sizeof(uint64_t), l->middle, cudaMemcpyHostToDevice, l->stream),
+      "stamping the pages");
 }
 
 static tm_status queue_read(const stamp_layout* l, uint64_t* words) {
@@ -161,8 +162,8 @@ static tm_status queue_read(const stamp_layout* l, uint64_t* words) {
                      "reading the end"));
   if (l->middle == 0) return TM_OK;
   return cuda_status(
-      cudaMemcpy2DAsync(words + 2 * WORDS_PER_EDGE, sizeof(uint64_t), block + STAMP_STEP,
-                        STAMP_STEP, sizeof(uint64_t), l->middle, cudaMemcpyDeviceToHost, l->stream),
+      cudaMemcpy2DAsync(words + EDGE_WORDS, sizeof(uint64_t), block + STAMP_STEP, STAMP_STEP,
+                        sizeof(uint64_t), l->middle, cudaMemcpyDeviceToHost, l->stream),
       "reading the pages");
 }
 
@@ -181,10 +182,10 @@ static tm_status stamp(void* block, size_t size, uint64_t id, tm_stream* stream)
 
 static size_t offset_of_word(const stamp_check* check, size_t index) {
   if (index < WORDS_PER_EDGE) return index * sizeof(uint64_t);
-  if (index < 2 * WORDS_PER_EDGE) {
+  if (index < EDGE_WORDS) {
     return check->size - EDGE_BYTES + (index - WORDS_PER_EDGE) * sizeof(uint64_t);
   }
-  return (index - 2 * WORDS_PER_EDGE + 1) * STAMP_STEP;
+  return (index - EDGE_WORDS + 1) * STAMP_STEP;
 }
 
 // Runs on a thread of the runtime, in stream order.

@@ -1,0 +1,44 @@
+// Thousands of random programs under every schedule.
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cudasim.h"
+#include "tests/cudasim/sequence.h"
+
+// Whether the device has all its memory again.
+static int is_empty(int device) {
+  size_t free;
+  size_t total;
+  if (cudaSetDevice(device) || cudaDeviceSynchronize() || cudaMemGetInfo(&free, &total)) return 0;
+  return free == total;
+}
+
+static int run_with(const char* schedule, const sequence_options* o, unsigned first, unsigned last) {
+  const cudasim_options machine = {.devices = o->devices, .memory = "1GiB", .schedule = schedule};
+  if (cudasim_configure(&machine)) return 1;
+  int failed = 0;
+  for (unsigned seed = first; seed < last; ++seed) failed += !run_sequence(seed, o);
+  for (int device = 0; device < o->devices; ++device) {
+    if (is_empty(device)) continue;
+    fprintf(stderr, "device %d has not got all its memory back\n", device);
+    ++failed;
+  }
+  cudasim_reset();
+  printf("%s, %d devices, %d streams, %d steps, seeds %u to %u: %d failed\n", schedule, o->devices,
+         o->streams, o->steps, first, last - 1, failed);
+  return failed;
+}
+
+// sequence_test [COUNT [FIRST_SEED]]: how many sequences of each kind.
+int main(int argc, char** argv) {
+  static const sequence_options kinds[] = {{1, 1, 50}, {1, 4, 100}, {2, 6, 200}, {3, 40, 300}};
+  unsigned count = argc > 1 ? (unsigned)atoi(argv[1]) : 100;
+  unsigned first = argc > 2 ? (unsigned)atoi(argv[2]) : 1;
+  int failed = 0;
+  for (int i = 0; i < 4; ++i) {
+    failed += run_with("eager", &kinds[i], first, first + count);
+    failed += run_with("threads", &kinds[i], first, first + count);
+  }
+  return failed != 0;
+}

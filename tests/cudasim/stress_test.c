@@ -1,0 +1,79 @@
+// Eight devices with 32 streams each, used by eight threads at once.
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cudasim.h"
+#include "tests/cudasim/sequence.h"
+
+#define THREADS 8
+#define DEVICES 8
+#define STREAMS 32
+
+static unsigned rounds = 3;
+
+// Every thread uses all devices, and 32 streams of its own on each round.
+static void* use_all_devices(void* argument) {
+  const sequence_options options = {.devices = DEVICES, .streams = STREAMS, .steps = 400};
+  unsigned first = *(unsigned*)argument;
+  long failed = 0;
+  for (unsigned i = 0; i < rounds; ++i) failed += !run_sequence(first + i, &options);
+  return (void*)failed;
+}
+
+static long run_threads(void) {
+  pthread_t threads[THREADS];
+  unsigned seeds[THREADS];
+  long failed = 0;
+  for (unsigned i = 0; i < THREADS; ++i) {
+    seeds[i] = 1000 * (i + 1);
+    if (pthread_create(&threads[i], NULL, use_all_devices, &seeds[i])) abort();
+  }
+  for (int i = 0; i < THREADS; ++i) {
+    void* result;
+    pthread_join(threads[i], &result);
+    failed += (long)result;
+  }
+  return failed;
+}
+
+// All streams there are wait for each other in one long chain over all devices.
+static long run_chain(void) {
+  static cudaStream_t streams[DEVICES * STREAMS];
+  cudaEvent_t event = NULL;
+  unsigned char* host;
+  unsigned char* memory;
+  if (cudaSetDevice(0) || cudaMalloc((void**)&memory, 1) || cudaMallocHost((void**)&host, 1)) {
+    return 1;
+  }
+  for (int i = 0; i < DEVICES * STREAMS; ++i) {
+    cudaEvent_t before = event;
+    if (cudaSetDevice(i % DEVICES)) return 1;
+    if (cudaStreamCreateWithFlags(&streams[i], cudaStreamNonBlocking)) return 1;
+    if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming)) return 1;
+    if (before && (cudaStreamWaitEvent(streams[i], before, 0) || cudaEventDestroy(before))) return 1;
+    if (cudaMemsetAsync(memory, i, 1, streams[i])) return 1;
+    if (cudaMemcpyAsync(host, memory, 1, cudaMemcpyDefault, streams[i])) return 1;
+    if (cudaEventRecord(event, streams[i])) return 1;
+  }
+  if (cudaEventSynchronize(event)) return 1;
+  return host[0] != (DEVICES * STREAMS - 1) % 256;
+}
+
+// stress_test [ROUNDS]
+int main(int argc, char** argv) {
+  if (argc > 1) rounds = (unsigned)atoi(argv[1]);
+  long failed = 0;
+  static const char* const schedules[] = {"threads", "eager"};
+  for (int i = 0; i < 2; ++i) {
+    const cudasim_options machine = {
+        .devices = DEVICES, .memory = "1GiB", .schedule = schedules[i]};
+    if (cudasim_configure(&machine)) return 1;
+    failed += run_chain();
+    failed += run_threads();
+    cudasim_reset();
+    printf("%s: %ld failed so far\n", schedules[i], failed);
+  }
+  return failed != 0;
+}
