@@ -450,7 +450,7 @@ static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
 }
 
 static TM_COLD tm_status prepare(stack* s, size_t size) {
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(enter(s, &was_unowned));
   TM_TRY(make_room(s, size));
   if (!stack_region_has_room_for_record(s->current)) {
@@ -634,7 +634,7 @@ static tm_status trim_owned(stack* s, size_t keep) {
 
 static tm_status stack_trim(tm_allocator* self, size_t keep) {
   stack* s = (stack*)self;
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(enter(s, &was_unowned));
   const tm_status status = trim_owned(s, keep);
   leave(s, was_unowned);
@@ -651,7 +651,7 @@ static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
 
 static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   stack* s = (stack*)self;
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(enter(s, &was_unowned));
   out->live_blocks = s->live;
   out->live_bytes = live_bytes_in_list(s, s->current) + live_bytes_in_list(s, s->retired);
@@ -764,7 +764,7 @@ static tm_status reserve_owned(stack* s, size_t bytes) {
 }
 
 tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_reserve", &was_unowned));
   stack* s = (stack*)allocator;
   const tm_status status = reserve_owned(s, bytes);
@@ -790,7 +790,7 @@ static void retire_chain(stack* s) {
 }
 
 tm_status tm_stack_reset(tm_allocator* allocator) {
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_reset", &was_unowned));
   stack* s = (stack*)allocator;
   tm_status status = TM_OK;
@@ -821,7 +821,7 @@ static tm_status pin_owned(stack* s) {
 }
 
 tm_status tm_stack_pin(tm_allocator* allocator) {
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_pin", &was_unowned));
   stack* s = (stack*)allocator;
   const tm_status status = pin_owned(s);
@@ -830,7 +830,7 @@ tm_status tm_stack_pin(tm_allocator* allocator) {
 }
 
 tm_status tm_stack_unpin(tm_allocator* allocator) {
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_unpin", &was_unowned));
   stack* s = (stack*)allocator;
   tm_status status = TM_OK;
@@ -844,7 +844,7 @@ tm_status tm_stack_unpin(tm_allocator* allocator) {
 }
 
 tm_status tm_stack_hand_over(tm_allocator* allocator) {
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_hand_over", &was_unowned));
   give_up((stack*)allocator);
   return TM_OK;
@@ -855,7 +855,7 @@ tm_status tm_stack_high_water_mark(tm_allocator* allocator, size_t* out) {
     return TM_RAISE(TM_ERR_INVALID, "tm_stack_high_water_mark: out is NULL");
   }
   *out = 0;
-  bool was_unowned;
+  bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_high_water_mark", &was_unowned));
   stack* s = (stack*)allocator;
   *out = s->mark;

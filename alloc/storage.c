@@ -94,21 +94,22 @@ static void use_destroy(tm_storage_use_* use) {
   tm_bookkeeping_free(use);
 }
 
-// Notes that `stream` uses the block, with an event that is obtained but not yet recorded.
-static tm_status use_add(tm_storage* storage, tm_stream* stream) {
+// Notes that `stream` uses the block, with an event that is obtained but not yet recorded. NULL on
+// failure.
+static tm_storage_use_* use_add(tm_storage* storage, tm_stream* stream) {
   tm_storage_use_* use = tm_bookkeeping_alloc(sizeof *use, "a stream's use of a buffer");
   if (!use) {
-    return tm_last_status();
+    return NULL;
   }
   use->event = tm_event_acquire_(tm_stream_device(stream).id);
   if (!use->event) {
     tm_bookkeeping_free(use);
-    return tm_last_status();
+    return NULL;
   }
   use->stream = tm_stream_retain(stream);
   use->next = storage->uses;
   storage->uses = use;
-  return TM_OK;
+  return use;
 }
 
 static tm_storage_use_* use_of(const tm_storage* storage, const tm_stream* stream) {
@@ -132,8 +133,10 @@ tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream) {
   tm_storage_use_* use = use_of(storage, stream);
   const bool is_new = !use;
   if (is_new) {
-    TM_TRY(use_add(storage, stream));
-    use = storage->uses;
+    use = use_add(storage, stream);
+    if (!use) {
+      return tm_last_status();
+    }
   }
   const tm_status status = tm_event_record(use->event, stream);
   if (status != TM_OK && is_new) {
@@ -147,11 +150,14 @@ tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream) {
 
 // Makes `stream` wait until the block is ready, and obtains now the event that its free needs.
 static tm_status cross_streams(tm_storage* storage, tm_stream* stream) {
-  TM_TRY(use_add(storage, stream));
+  tm_storage_use_* use = use_add(storage, stream);
+  if (!use) {
+    return tm_last_status();
+  }
   const tm_status status = tm_stream_follow_(stream, storage->allocator->stream);
   if (status != TM_OK) {
-    use_destroy(storage->uses);
     storage->uses = NULL;
+    use_destroy(use);
     return status;
   }
   storage->stream = tm_stream_retain(stream);

@@ -85,6 +85,7 @@ static cudaError_t copy(device* current, cudaStream_t in, const batch* b) {
 
 cudaError_t cudaMemcpyBatchAsync(void* const* dsts, const void* const* srcs, const size_t* sizes,
                                  size_t count, struct cudaMemcpyAttributes* attrs,
+                                 // NOLINTNEXTLINE(readability-non-const-parameter): CUDA's own
                                  size_t* attrsIdxs, size_t numAttrs, cudaStream_t hStream) {
   batch b = {dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs};
   CALL(cudaMemcpyBatchAsync, copy(frame.device, hStream, &b));

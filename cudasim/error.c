@@ -15,6 +15,7 @@ static const char unknown[] = "unrecognized error code";
   case code:                 \
     return (description) { #code, text }
 
+// NOLINTNEXTLINE(readability-function-size): a table with a row for each code
 static description describe(cudaError_t error) {
   switch (error) {
     DESCRIBE(cudaSuccess, "no error");

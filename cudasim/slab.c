@@ -15,19 +15,19 @@ static void link_objects(slab* s, char* chunk) {
   for (size_t i = count; i-- > 0;) sim_slab_give(s, chunk + CHUNK_HEADER + i * s->size);
 }
 
-static bool grow(slab* s) {
+static void grow(slab* s) {
   s->size = (s->size + 15) & ~(size_t)15;
   void** chunk = sim_bookkeeping_alloc(CHUNK_BYTES);
-  if (!chunk) return false;
+  if (!chunk) return;
   *chunk = s->chunks;
   s->chunks = chunk;
   link_objects(s, (char*)chunk);
-  return true;
 }
 
 void* sim_slab_take(slab* s) {
-  if (!s->free && !grow(s)) return NULL;
+  if (!s->free) grow(s);
   void** object = s->free;
+  if (!object) return NULL;
   s->free = *object;
   *object = NULL;
   return object;

@@ -6,6 +6,9 @@
 #ifndef CUDASIM_CUDA_RUNTIME_API_H_
 #define CUDASIM_CUDA_RUNTIME_API_H_
 
+// The names of parameters and fields are CUDA's.
+// NOLINTBEGIN(readability-identifier-naming)
+
 #include "driver_functions.h"
 #include "driver_types.h"
 
@@ -211,5 +214,7 @@ CUDASIM_EXPORT_ cudaError_t cudaMemset3DAsync(struct cudaPitchedPtr pitchedDevPt
 #ifdef __cplusplus
 }
 #endif
+
+// NOLINTEND(readability-identifier-naming)
 
 #endif  // CUDASIM_CUDA_RUNTIME_API_H_

@@ -2,6 +2,9 @@
 #ifndef CUDASIM_DRIVER_FUNCTIONS_H_
 #define CUDASIM_DRIVER_FUNCTIONS_H_
 
+// The names of parameters and fields are CUDA's.
+// NOLINTBEGIN(readability-identifier-naming)
+
 #include "driver_types.h"
 
 // Describes linear memory at `d`: `p` bytes from row to row, `xsz` bytes by `ysz` rows of data.
@@ -31,5 +34,7 @@ static inline struct cudaExtent make_cudaExtent(size_t w, size_t h, size_t d) {
   extent.depth = d;
   return extent;
 }
+
+// NOLINTEND(readability-identifier-naming)
 
 #endif  // CUDASIM_DRIVER_FUNCTIONS_H_

@@ -3,6 +3,9 @@
 #ifndef CUDASIM_DRIVER_TYPES_H_
 #define CUDASIM_DRIVER_TYPES_H_
 
+// The names of parameters and fields are CUDA's.
+// NOLINTBEGIN(readability-identifier-naming)
+
 #include <limits.h>
 #include <stddef.h>
 
@@ -649,5 +652,7 @@ typedef struct cudaGraphEdgeData_st {
   unsigned char type;
   unsigned char reserved[5];
 } cudaGraphEdgeData;
+
+// NOLINTEND(readability-identifier-naming)
 
 #endif  // CUDASIM_DRIVER_TYPES_H_

@@ -12,7 +12,7 @@
 
 namespace {
 
-void throw_error(void*) {
+void throw_error(void* /*user*/) {
   TM_CHECK_EQ(tm_context_depth(), 3u);
   throw std::runtime_error("from the innermost frame");
 }
@@ -41,9 +41,13 @@ void expect_throws(Function function) {
   expect_all_closed();
 }
 
-bool handler_that_throws(const tm_oom_request*, void*) { throw std::runtime_error("handler"); }
+bool handler_that_throws(const tm_oom_request* /*request*/, void* /*user*/) {
+  throw std::runtime_error("handler");
+}
 
-void throw_instead_of_aborting(const char* message, void*) { throw std::runtime_error(message); }
+void throw_instead_of_aborting(const char* message, void* /*user*/) {
+  throw std::runtime_error(message);
+}
 
 void make_current_twice(tm_context* context) {
   TM_USE_CONTEXT(context);
