@@ -387,8 +387,11 @@ static bool run_handler(tm_frame* entry, const tm_oom_request* request) {
   return ((tm_oom_handler)entry->value)(request, entry->saved_on_device);
 }
 
-static TM_COLD tm_status alloc_with_handlers(tm_allocator* allocator, size_t size,
-                                             tm_storage** out) {
+tm_status tm_context_ask_handlers_(tm_allocator* allocator, size_t size, tm_storage** out) {
+  *out = NULL;
+  if (tm_device_equal(((context_object*)tm_context_get_())->failing, allocator->device)) {
+    return TM_ERR_NO_MEMORY;
+  }
   const tm_error failure = *tm_last_error();
   tm_oom_request request = {.device = allocator->device, .size = size, .attempt = 1};
   tm_frame* entry = tm_context_get_()->current[TM_SLOT_OOM_HANDLER_];
@@ -429,5 +432,5 @@ tm_status tm_context_alloc(tm_allocator* allocator, tm_device device, size_t siz
   if (TM_LIKELY(status != TM_ERR_NO_MEMORY)) {
     return status;
   }
-  return alloc_with_handlers(allocator, size, out);
+  return tm_context_ask_handlers_(allocator, size, out);
 }

@@ -189,6 +189,11 @@ TM_API void tm_frame_close_owned_(tm_frame* frame);
 TM_API void tm_frame_close_context_(tm_frame* frame);
 TM_API void tm_frame_close_oom_handler_(tm_frame* frame);
 
+// tm_storage_alloc was out of memory: asks the context's handlers, and tries again after each that
+// freed something. Otherwise as tm_context_alloc.
+TM_API TM_COLD TM_NODISCARD tm_status tm_context_ask_handlers_(tm_allocator* allocator, size_t size,
+                                                               tm_storage** out);
+
 // The thread's context, made on its first use. Never fails.
 TM_API TM_COLD tm_context* tm_context_first_use_(void);
 // `frame` is being opened above an entry whose function is gone: fatal.

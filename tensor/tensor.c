@@ -48,7 +48,7 @@ static inline tm_allocator* find_allocator(const tm_context* context, tm_device 
 // Memory has run out: asks the context's handlers. NULL where they do not help.
 static TM_COLD tm_storage* ask_handlers(tm_allocator* allocator, size_t bytes) {
   tm_storage* storage;
-  (void)!tm_context_alloc(allocator, allocator->device, bytes, &storage);
+  (void)!tm_context_ask_handlers_(allocator, bytes, &storage);
   return storage;
 }
 
