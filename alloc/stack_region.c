@@ -13,7 +13,6 @@ static void enter_segment(stack_region* region, size_t index) {
 // Replaces the table of segments by one with one more entry, which it fills.
 static tm_status grow_segments(stack_region* region) {
   const size_t count = region->segment_count;
-  // NOLINTNEXTLINE(bugprone-sizeof-expression): a table of pointers
   const size_t entry = sizeof region->segments[0];
   stack_record** table = tm_bookkeeping_alloc((count + 1) * entry, "a stack's table of records");
   if (!table) {

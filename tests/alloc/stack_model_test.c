@@ -33,7 +33,7 @@ static uint64_t next_random(model* m) {  // xorshift64*
   return m->random * 2685821657736338717u;
 }
 
-static size_t below(model* m, size_t bound) { return (size_t)(next_random(m) % bound); }
+static size_t below(model* m, size_t bound) { return bound ? (size_t)(next_random(m) % bound) : 0; }
 
 static void expect_no_overlap(const model* m, const tm_storage* added) {
   const char* low = added->data;

@@ -15,8 +15,8 @@
 #include "tm/alloc/storage.h"
 #include "tm/base/fatal.h"
 
-static const size_t KIB = 1024;
-static const size_t MIB = 1024 * 1024;
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
 
 static counting_allocator upstream;
 static tm_allocator* stack;

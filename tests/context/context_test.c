@@ -193,7 +193,7 @@ Test(context, owned_allocators_are_released_when_their_scope_closes) {
 }
 
 Test(context, what_needs_an_allocator_or_stream_names_the_one_that_is_missing) {
-  tm_storage* storage;
+  tm_storage* storage = NULL;
   cr_expect(eq(int, tm_context_alloc(NULL, tm_device_make(TM_CPU_PINNED, 0), 8, &storage),
                TM_ERR_UNAVAILABLE));
   cr_expect(storage == NULL);
@@ -518,7 +518,7 @@ typedef struct reliever {
 static bool relieve(const tm_oom_request* request, void* user) {
   reliever* self = user;
   self->calls++;
-  tm_storage* storage;
+  tm_storage* storage = NULL;
   self->inside = tm_context_alloc(NULL, request->device, 8, &storage);
   self->upstream->budget = self->raise_to;
   return self->frees;
@@ -533,7 +533,7 @@ Test(context, a_handler_that_frees_lets_the_allocation_succeed) {
   counting_allocator_init(&upstream);
   upstream.budget = 0;
   reliever r = {.upstream = &upstream, .raise_to = 8192, .frees = true};
-  tm_storage* storage;
+  tm_storage* storage = NULL;
   TM_WITH_ALLOCATOR(&upstream.base)
   TM_WITH_OOM_HANDLER(relieve, &r) cr_expect(eq(int, allocate_4096(&storage), TM_OK));
   cr_expect(eq(int, r.calls, 1));
@@ -547,7 +547,7 @@ Test(context, handlers_are_asked_innermost_first_until_one_frees) {
   upstream.budget = 0;
   reliever outer = {.upstream = &upstream, .raise_to = 8192, .frees = true};
   reliever inner = {.upstream = &upstream, .raise_to = 0, .frees = false};
-  tm_storage* storage;
+  tm_storage* storage = NULL;
   TM_WITH_ALLOCATOR(&upstream.base)
   TM_WITH_OOM_HANDLER(relieve, &outer)
   TM_WITH_OOM_HANDLER(NULL, NULL)

@@ -557,7 +557,7 @@ Test(tensor, threads_share_one_storage) {
   for (int i = 0; i < THREADS; i++) {
     void* sum = NULL;
     cr_assert(eq(int, pthread_join(threads[i], &sum), 0));
-    cr_expect(eq(i64, (intptr_t)sum, 2 * ROUNDS));
+    cr_expect(eq(i64, (intptr_t)sum, (intptr_t)2 * ROUNDS));
   }
   cr_expect(eq(u64, memory.frees, 0));
   tm_release(&x);
