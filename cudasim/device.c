@@ -27,6 +27,17 @@ void sim_device_note_reserved(device* d, uint64_t bytes) {
 
 //===-- Opening and closing -------------------------------------------------------------------===//
 
+// Says once what every call will fail for.
+static void complain_about_host(int id, uint64_t memory) {
+  static bool has_complained;
+  if (has_complained) return;
+  has_complained = true;
+  fprintf(stderr,
+          "cudasim: the host has too little address space for the %llu bytes of device %d; "
+          "CUDASIM_MEMORY sets how many there are\n",
+          (unsigned long long)memory, id);
+}
+
 static bool make(device* d) {
   const options* o = sim_options();
   d->copies = sim_engine_of(d->id, ENGINE_COPIES);
@@ -34,8 +45,7 @@ static bool make(device* d) {
   d->small.boundary = GRANULE_BYTES;
   d->statistics.memory_bytes = o->memory[d->id];
   if (!sim_space_open(d, o->memory[d->id], o->protect)) {
-    fprintf(stderr, "cudasim: the host refuses the address space for device %d, %llu bytes\n",
-            d->id, (unsigned long long)o->memory[d->id]);
+    complain_about_host(d->id, o->memory[d->id]);
     return false;
   }
   d->legacy = sim_stream_create(d, cudaStreamDefault, STREAM_LOWEST_PRIORITY);
@@ -48,7 +58,7 @@ static void unmake(device* d) {
   sim_event_destroy_all(d);
   sim_pool_forget_all(d);
   sim_space_close(&d->space);
-  *d = (device){.id = d->id};
+  *d = (device){.id = d->id, .observed_free = sim_pool_last_free()};
 }
 
 device* sim_device_open(int id, cudaError_t* error) {

@@ -22,8 +22,7 @@ typedef struct device {
   stream* legacy;
   struct event* events;      // all
   uint64_t blocking_serial;  // counts what blocking streams do
-  uint64_t last_free;        // counts stream-ordered frees
-  uint64_t observed_free;    // the last one of which the host has waited, whatever its stream
+  uint64_t observed_free;    // the last free for which the host has waited if it was in its streams
   uint64_t queued;           // ops in all streams
   uint64_t peers;            // a bit for each device whose memory is enabled
   engine* copies;

@@ -163,6 +163,7 @@ static cudaError_t release_async(device* current, const void* p, cudaStream_t in
   device* d;
   block* b = block_at(p, &d);
   if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+  if (!b->pool && sim_scheduler_make_room(s)) return release_async(current, p, in);
   cudaError_t error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
   if (!error) ++d->statistics.async_frees;
   return error;

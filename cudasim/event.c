@@ -146,6 +146,7 @@ static cudaError_t follow(device* current, cudaStream_t in, cudaEvent_t handle, 
   if (!s || !e) return cudaErrorInvalidResourceHandle;
   if (s->device->broken) return s->device->broken;
   if (flags & cudaEventWaitExternal) return cudaErrorIllegalState;  // only while capturing
+  if (sim_scheduler_make_room(s)) return follow(current, in, handle, flags);
   cudaError_t error = sim_stream_enter(s);
   if (error || !e->stream) return error;
   return sim_stream_follow(s, e->stream, e->position, e->known);

@@ -9,7 +9,7 @@
 #include "cudasim/stream.h"
 
 #define PAGE_BYTES ((size_t)4096)
-#define LARGEST ((size_t)1 << 42)
+#define LARGEST ((size_t)1 << 38)
 #define ALLOC_FLAGS (cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined)
 #define REGISTER_FLAGS                                                            \
   (cudaHostRegisterPortable | cudaHostRegisterMapped | cudaHostRegisterIoMemory | \

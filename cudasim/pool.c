@@ -11,6 +11,7 @@
 
 static slab pools = {.size = sizeof(pool)};
 static slab shelves = {.size = sizeof(shelf)};
+static uint64_t last_free;  // counts stream-ordered frees
 
 static uint64_t round_up(uint64_t value, uint64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -45,22 +46,48 @@ static void discharge_chunk(pool* p, uint64_t address) {
   p->reserved -= CHUNK_BYTES;
 }
 
-// Whether the host has waited for all frees in the chunk.
-static bool is_observed(const device* d, const chunk* c) {
-  if (!c->stream || c->serial <= d->observed_free) return true;
-  return !c->is_mixed && c->stream->observed >= c->position;
+static bool are_streams_observed(const chunk* c) {
+  for (int i = 0; i < CHUNK_FREES; ++i) {
+    const stream* s = c->frees[i].stream;
+    if (s && s->observed < c->frees[i].position) return false;
+  }
+  return !c->is_crowded;
+}
+
+static bool are_devices_observed(const chunk* c) {
+  for (uint64_t rest = c->devices; rest; rest &= rest - 1) {
+    if (sim_device_at(__builtin_ctzll(rest))->observed_free < c->serial) return false;
+  }
+  return true;
+}
+
+// Whether the host has waited for all frees in the chunk, by stream or by device.
+static bool is_observed(const chunk* c) {
+  return are_streams_observed(c) || are_devices_observed(c);
+}
+
+static void note_free_in_chunk(chunk* c, stream* s, uint64_t position, uint64_t serial) {
+  if (is_observed(c)) *c = (chunk){0};
+  c->serial = serial;
+  c->devices |= UINT64_C(1) << s->device->id;
+  for (int i = 0; i < CHUNK_FREES; ++i) {
+    if (c->frees[i].stream && c->frees[i].stream != s) continue;
+    c->frees[i].stream = s;
+    c->frees[i].position = position;
+    return;
+  }
+  c->is_crowded = true;
 }
 
 static void note_free(const block* b, stream* s, uint64_t position) {
-  device* d = b->device;
-  uint64_t serial = ++d->last_free;
+  uint64_t serial = ++last_free;
   uint64_t first = round_down(block_address(b), CHUNK_BYTES);
   for (uint64_t address = first; address < block_end(b); address += CHUNK_BYTES) {
-    chunk* c = space_chunk(&d->space, address);
-    bool is_mixed = !is_observed(d, c) && (c->is_mixed || c->stream != s);
-    *c = (chunk){.stream = s, .position = position, .serial = serial, .is_mixed = is_mixed};
+    note_free_in_chunk(space_chunk(&b->device->space, address), s, position, serial);
   }
 }
+
+uint64_t sim_pool_last_free(void) { return last_free; }
 
 // Gives up to `bytes` of memory at free addresses to the device, from their end; how many bytes.
 static uint64_t give_within(pool* p, uint64_t start, uint64_t end, uint64_t bytes,
@@ -71,7 +98,7 @@ static uint64_t give_within(pool* p, uint64_t start, uint64_t end, uint64_t byte
   for (end = round_down(end, CHUNK_BYTES); end > first && given < bytes; end -= CHUNK_BYTES) {
     uint64_t address = end - CHUNK_BYTES;
     if (!space_is_charged(s, address)) continue;
-    if (must_be_observed && !is_observed(p->device, space_chunk(s, address))) continue;
+    if (must_be_observed && !is_observed(space_chunk(s, address))) continue;
     discharge_chunk(p, address);
     given += CHUNK_BYTES;
   }

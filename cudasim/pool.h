@@ -71,6 +71,9 @@ cudaError_t sim_pool_alloc(pool* p, stream* s, uint64_t size, void** out);
 // Frees the live block `b` at this point of `s`; at once where `s` is NULL. On error it stays live.
 cudaError_t sim_pool_free(block* b, stream* s);
 
+// Counts the frees in streams so far, on all devices.
+uint64_t sim_pool_last_free(void);
+
 // The shelf's stream is gone and all that was freed in it is done.
 void sim_pool_dissolve(shelf* from);
 

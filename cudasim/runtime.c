@@ -249,6 +249,10 @@ cudaError_t sim_call_close(call* c) {
   return c->error;
 }
 
+void sim_warn(const char* text) {
+  if (state.options.verbose) fprintf(stderr, "cudasim: %s\n", text);
+}
+
 cudaError_t sim_refuse(cudaError_t error, const char* format, ...) {
   if (!state.options.verbose) return error;
   char text[256];

@@ -75,6 +75,9 @@ cudaError_t sim_call_close(call* c);
   if (sim_call_open_plain(&frame, CALL_##function)) frame.error = (expression); \
   return sim_call_close(&frame)
 
+// Says something on stderr if the machine is verbose.
+void sim_warn(const char* text);
+
 // Returns `error`, and says why on stderr if the machine is verbose.
 cudaError_t sim_refuse(cudaError_t error, const char* format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -231,6 +231,7 @@ static void* watch_and_serve(void* argument) {
   sim_lock();
   sim_wait_ms(&e->wake, STUCK_MS);
   e->is_watched = false;
+  if (e->occupied) sim_warn("host functions of several streams run at once; a GPU may not do that");
   serve_locked(e);
   sim_unlock();
   return NULL;

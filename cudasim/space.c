@@ -11,7 +11,7 @@
 #include "cudasim/slab.h"
 
 // A device gets eight times its memory as address space as long as all devices together stay below
-// this, else four times or twice.
+// this and the host has it, else four times or twice.
 #if defined(__SANITIZE_THREAD__)
 #define ADDRESS_BUDGET ((uint64_t)1 << 40)  // it leaves programs little more
 #elif defined(__has_feature)
@@ -87,19 +87,23 @@ static bool fill(space* s) {
   return true;
 }
 
-static uint64_t address_bytes(uint64_t memory, bool protect) {
-  uint64_t bytes = round_up(memory, CHUNK_BYTES) * 8;
+// How many times its memory a device may have as address space.
+static uint64_t first_factor(uint64_t memory, bool protect) {
   uint64_t mappings = (uint64_t)sim_device_count() * (protect ? 2 : 1);
-  for (int i = 0; i < 2 && bytes * mappings > ADDRESS_BUDGET; ++i) bytes /= 2;
-  return bytes;
+  uint64_t factor = 8;
+  while (factor > 2 && memory * factor * mappings > ADDRESS_BUDGET) factor /= 2;
+  return factor;
 }
 
 bool sim_space_open(device* d, uint64_t memory, bool protect) {
   space* s = &d->space;
-  *s = (space){.device = d, .file = -1, .memory = memory};
-  bool is_open = map(s, address_bytes(memory, protect), protect) && fill(s);
-  if (!is_open) sim_space_close(s);
-  return is_open;
+  uint64_t rounded = round_up(memory, CHUNK_BYTES);
+  for (uint64_t factor = first_factor(rounded, protect); factor >= 2; factor /= 2) {
+    *s = (space){.device = d, .file = -1, .memory = memory};
+    if (map(s, rounded * factor, protect) && fill(s)) return true;
+    sim_space_close(s);
+  }
+  return false;
 }
 
 void sim_space_close(space* s) {

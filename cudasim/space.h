@@ -23,13 +23,16 @@
 
 struct device;
 
-// Of each chunk of the pools' addresses: the last free there, of which the host may not have
-// waited.
+// Of each chunk of the pools' addresses: the frees there of which the host may not have waited.
+#define CHUNK_FREES 4
 typedef struct chunk {
-  struct stream* stream;  // or NULL
-  uint64_t position;      // in the stream
-  uint64_t serial;        // of the free, on the device
-  bool is_mixed;          // there are others, in other streams
+  struct {
+    struct stream* stream;  // or NULL
+    uint64_t position;      // of its last free here
+  } frees[CHUNK_FREES];
+  bool is_crowded;   // there are more than these
+  uint64_t serial;   // of the last free
+  uint64_t devices;  // whose streams did it all: a bit for each
 } chunk;
 
 typedef struct space {

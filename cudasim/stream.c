@@ -182,7 +182,7 @@ void sim_stream_wait_device(device* d) {
   enum { AT_ONCE = 64 };
   target targets[AT_ONCE];
   size_t count = AT_ONCE + 1;
-  uint64_t last_free = d->last_free;
+  uint64_t last_free = sim_pool_last_free();
   while (count > AT_ONCE) {  // what is over is met again, as far as it is not done by then
     count = d->queued ? collect_targets(d, targets, AT_ONCE) : 0;
     for (size_t i = 0; i < count && i < AT_ONCE; ++i) {

@@ -195,8 +195,15 @@ static void check_for_leaks(const run_parts* p, replay_run* out) {
 static void judge(const run_parts* p, replay_run* out) {
   if (!p->verifier) return;
   out->findings = verifier_findings(p->verifier);
+  out->checked = verifier_checked(p->verifier);
   out->verified = out->findings ? FOUND_SOMETHING : VERIFIED;
-  if (out->findings && !out->failed) say(out, verifier_first_finding(p->verifier));
+  if (out->failed) return;
+  if (out->findings) {
+    say(out, verifier_first_finding(p->verifier));
+  } else if (out->checked < out->counts.tensors) {
+    out->failed = true;
+    say(out, "not every tensor was checked");
+  }
 }
 
 // Everything is given back before the verdict: what is released last is checked as well.

@@ -177,38 +177,70 @@ void report_table(const replay_report* report) {
 
 //===-- JSON --------------------------------------------------------------===//
 
-static json_t* json_of_refusals(const replay_run* r) {
-  const uint64_t* counts = r->counts.requests.refused;
-  return json_pack("{s:I, s:I, s:I}", "max_positions", (json_int_t)counts[REFUSED_POSITIONS],
-                   "kv_cache", (json_int_t)counts[REFUSED_KV_CACHE], "memory",
-                   (json_int_t)counts[REFUSED_MEMORY]);
+// Takes the value over. One for which there was no memory (NULL) is left out.
+static void put(json_t* object, const char* key, json_t* value) {
+  (void)json_object_set_new(object, key, value);
 }
 
-static json_t* json_of_verdict(const replay_run* r) {
-  return r->verified == NOT_VERIFIED ? json_null() : json_boolean(r->verified == VERIFIED);
+static void put_count(json_t* object, const char* key, uint64_t count) {
+  put(object, key, json_integer((json_int_t)count));
+}
+
+static json_t* json_of_refusals(const replay_run* r) {
+  const uint64_t* counts = r->counts.requests.refused;
+  json_t* object = json_object();
+  put_count(object, "max_positions", counts[REFUSED_POSITIONS]);
+  put_count(object, "kv_cache", counts[REFUSED_KV_CACHE]);
+  put_count(object, "memory", counts[REFUSED_MEMORY]);
+  return object;
+}
+
+static void put_requests(json_t* object, const replay_run* r) {
+  put_count(object, "requests", r->requests);
+  put_count(object, "finished", r->counts.requests.finished);
+  put_count(object, "preempted", preempted(r));
+  put_count(object, "refused", refused(r));
+  put(object, "refused_for", json_of_refusals(r));
+  put_count(object, "steps", r->counts.steps);
+  put_count(object, "tensors", r->counts.tensors);
+}
+
+static void put_memory(json_t* object, const replay_run* r) {
+  put_count(object, "upstream_calls", r->upstream_calls);
+  put_count(object, "upstream_calls_after_warmup", r->upstream_calls_after_warmup);
+  put_count(object, "peak_live_bytes", r->peak_live_bytes);
+  put_count(object, "peak_reserved_bytes", r->peak_reserved_bytes);
+  put(object, "fragmentation", json_real(fragmentation(r)));
+  put_count(object, "oom_events", r->counts.oom_events);
 }
 
 static json_t* json_of_share(const replay_run* r, uint64_t ns) {
   return r->has_runtime_share ? json_real(per_tensor(r, ns)) : json_null();
 }
 
-// The keys that every run has.
+static void put_times(json_t* object, const replay_run* r) {
+  put(object, "host_ns_per_tensor", json_real(per_tensor(r, r->counts.forward_ns)));
+  put(object, "library_ns_per_tensor", json_of_share(r, library_ns(r)));
+  put(object, "runtime_ns_per_tensor", json_of_share(r, r->counts.runtime_ns));
+  put(object, "seconds", json_real(r->seconds));
+}
+
+static void put_verdict(json_t* object, const replay_run* r) {
+  const bool is_known = r->verified != NOT_VERIFIED;
+  put(object, "verified", is_known ? json_boolean(r->verified == VERIFIED) : json_null());
+  put_count(object, "findings", r->findings);
+  put_count(object, "checked", r->checked);
+  if (r->message[0]) put(object, "message", json_string(r->message));
+}
+
 static json_t* json_of_run(const replay_run* r) {
-  return json_pack(
-      "{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:o, s:o, s:f,"
-      " s:o, s:I, s:o*}",
-      "allocator", r->allocator, "requests", (json_int_t)r->requests, "finished",
-      (json_int_t)r->counts.requests.finished, "preempted", (json_int_t)preempted(r), "refused",
-      (json_int_t)refused(r), "refused_for", json_of_refusals(r), "steps",
-      (json_int_t)r->counts.steps, "tensors", (json_int_t)r->counts.tensors, "upstream_calls",
-      (json_int_t)r->upstream_calls, "upstream_calls_after_warmup",
-      (json_int_t)r->upstream_calls_after_warmup, "peak_live_bytes", (json_int_t)r->peak_live_bytes,
-      "peak_reserved_bytes", (json_int_t)r->peak_reserved_bytes, "fragmentation", fragmentation(r),
-      "oom_events", (json_int_t)r->counts.oom_events, "host_ns_per_tensor",
-      per_tensor(r, r->counts.forward_ns), "library_ns_per_tensor", json_of_share(r, library_ns(r)),
-      "runtime_ns_per_tensor", json_of_share(r, r->counts.runtime_ns), "seconds", r->seconds,
-      "verified", json_of_verdict(r), "findings", (json_int_t)r->findings, "message",
-      r->message[0] ? json_string(r->message) : NULL);
+  json_t* object = json_object();
+  put(object, "allocator", json_string(r->allocator));
+  put_requests(object, r);
+  put_memory(object, r);
+  put_times(object, r);
+  put_verdict(object, r);
+  return object;
 }
 
 static json_t* json_of_runs(const replay_report* r) {
@@ -219,15 +251,25 @@ static json_t* json_of_runs(const replay_report* r) {
   return runs;
 }
 
+static json_t* json_of_device(const backend_device* device) {
+  json_t* object = json_object();
+  put(object, "backend", json_string(backend_name()));
+  put(object, "name", json_string(device->name));
+  put_count(object, "memory_bytes", device->memory_bytes);
+  return object;
+}
+
 bool report_json(const replay_report* r) {
-  const engine_memory* memory = &r->runs[0].memory;
-  json_t* root = json_pack(
-      "{s:s, s:s, s:{s:s, s:s, s:I}, s:I, s:I, s:I, s:I, s:o}", "trace",
-      r->trace ? r->trace : "generated", "model", r->model, "device", "backend", backend_name(),
-      "name", r->device->name, "memory_bytes", (json_int_t)r->device->memory_bytes, "weight_bytes",
-      (json_int_t)memory->weight_bytes, "kv_cache_bytes", (json_int_t)memory->kv_bytes, "max_batch",
-      (json_int_t)r->max_batch, "max_tokens", (json_int_t)r->max_tokens, "runs", json_of_runs(r));
+  json_t* root = json_object();
   if (!root) return false;
+  put(root, "trace", json_string(r->trace ? r->trace : "generated"));
+  put(root, "model", json_string(r->model));
+  put(root, "device", json_of_device(r->device));
+  put_count(root, "weight_bytes", r->runs[0].memory.weight_bytes);
+  put_count(root, "kv_cache_bytes", r->runs[0].memory.kv_bytes);
+  put_count(root, "max_batch", (uint64_t)r->max_batch);
+  put_count(root, "max_tokens", (uint64_t)r->max_tokens);
+  put(root, "runs", json_of_runs(r));
   const bool is_written = json_dumpf(root, stdout, JSON_INDENT(2)) == 0;
   json_decref(root);
   (void)printf("\n");

@@ -33,6 +33,7 @@ typedef struct replay_run {
   bool has_runtime_share;                // counts.runtime_ns is known
   verdict verified;
   uint64_t findings;
+  uint64_t checked;                // tensors whose stamps were read back, the warm-up's included
   char message[REPORT_TEXT_SIZE];  // why the run failed, or the first finding; "" else
   bool failed;
   bool does_not_fit;  // it failed because model and limits need more memory than there is

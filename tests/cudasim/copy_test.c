@@ -79,10 +79,10 @@ SIM_TEST(copy, of_three_dimensions) {
   cudaStream_t stream = new_stream(0);
   OK(cudaMemcpy3DAsync(&back, stream));
   OK(cudaStreamSynchronize(stream));
-  for (int z = 0; z < Z; ++z) {
-    for (int y = 0; y < Y; ++y) {
+  for (size_t z = 0; z < Z; ++z) {
+    for (size_t y = 0; y < Y; ++y) {
       const unsigned char* expected = in + (z * ROWS + y + 1) * PITCH + 3;
-      cr_expect(eq(int, memcmp(out + (z * ROWS + y) * PITCH, expected, X), 0), "%d %d", y, z);
+      cr_expect(eq(int, memcmp(out + (z * ROWS + y) * PITCH, expected, X), 0), "%zu %zu", y, z);
     }
   }
   unsigned char corner = 1;
@@ -188,9 +188,9 @@ THREADS_TEST(copy, pageable_sources_can_be_reused_at_once) {
   cudaStream_t stream = new_stream(0);
   unsigned char source[1000];
   unsigned char seen[1000];
-  char* p = new_device_memory(100 * 1000);
+  char* p = new_device_memory((size_t)100 * 1000);
   close_gate(&g, stream);
-  for (int i = 0; i < 100; ++i) {
+  for (size_t i = 0; i < 100; ++i) {
     fill_pattern(source, 1000, (unsigned)i);
     OK(cudaMemcpyAsync(p + 1000 * i, source, 1000, cudaMemcpyHostToDevice, stream));
   }
@@ -199,7 +199,7 @@ THREADS_TEST(copy, pageable_sources_can_be_reused_at_once) {
   REFUSED(cudaStreamQuery(stream), cudaErrorNotReady);
   open_gate(&g);
   OK(cudaStreamSynchronize(stream));
-  for (int i = 1; i < 100; ++i) {
+  for (size_t i = 1; i < 100; ++i) {
     OK(cudaMemcpy(seen, p + 1000 * i, 1000, cudaMemcpyDeviceToHost));
     cr_expect(eq(sz, first_difference(seen, 1000, (unsigned)i), 1000));
   }
@@ -301,18 +301,30 @@ SIM_TEST(copy, out_of_bounds_is_refused_at_the_call) {
   REFUSED(cudaMemcpy(p, h, 1001, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   REFUSED(cudaMemcpy(p, host, SIZE_MAX, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   REFUSED(cudaMemset(p, 0, 1001), cudaErrorInvalidValue);
+  OK(cudaMemcpy(p + 1000, host, 0, cudaMemcpyHostToDevice));
+  free(host);
+}
+
+SIM_TEST(copy, boxes_out_of_bounds_are_refused) {
+  char host[2000] = {0};
+  char* p = new_device_memory(1000);
   REFUSED(cudaMemcpy2D(p, 100, host, 100, 100, 11, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   OK(cudaMemcpy2D(p, 100, host, 100, 50, 10, cudaMemcpyHostToDevice));
   OK(cudaMemcpy2D(p + 50, 100, host, 100, 50, 10, cudaMemcpyHostToDevice));
   REFUSED(cudaMemcpy2D(p + 51, 100, host, 100, 50, 10, cudaMemcpyHostToDevice),
           cudaErrorInvalidValue);
   REFUSED(cudaMemset2D(p, SIZE_MAX / 2, 0, 1, 5), cudaErrorInvalidValue);
-  OK(cudaMemcpy(p + 1000, host, 0, cudaMemcpyHostToDevice));
+}
+
+SIM_TEST(copy, of_freed_memory_is_refused) {
+  char host[16] = {0};
+  void* p = new_device_memory(16);
+  void* q;
+  OK(cudaMallocAsync(&q, 16, 0));
   OK(cudaFree(p));
   REFUSED(cudaMemcpy(p, host, 1, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   OK(cudaFreeAsync(q, 0));
   REFUSED(cudaMemsetAsync(q, 0, 1, 0), cudaErrorInvalidValue);
-  free(host);
 }
 
 SIM_TEST(copy, kinds_are_checked_as_the_real_one_does) {
@@ -328,7 +340,7 @@ SIM_TEST(copy, kinds_are_checked_as_the_real_one_does) {
   OK(cudaMemcpy(p, h, 1, cudaMemcpyDeviceToDevice));
   OK(cudaMemcpy(h, p, 1, cudaMemcpyDeviceToDevice));
   REFUSED(cudaMemcpy(p, host, 1, (enum cudaMemcpyKind)7), cudaErrorInvalidMemcpyDirection);
-  REFUSED(cudaMemcpyAsync(p, h, 1, (enum cudaMemcpyKind)-1, 0), cudaErrorInvalidMemcpyDirection);
+  REFUSED(cudaMemcpyAsync(p, h, 1, (enum cudaMemcpyKind) - 1, 0), cudaErrorInvalidMemcpyDirection);
   REFUSED(cudaMemcpy(p, NULL, 1, cudaMemcpyDefault), cudaErrorInvalidValue);
   REFUSED(cudaMemcpy(NULL, p, 1, cudaMemcpyDefault), cudaErrorInvalidValue);
   OK(cudaMemcpy(NULL, NULL, 0, cudaMemcpyDefault));
@@ -433,21 +445,27 @@ SIM_TEST(batch, copies_all_pieces) {
   cr_expect(eq(int, seen[299], 3));
 }
 
-SIM_TEST(batch, is_refused_as_a_whole) {
-  cudaStream_t stream = new_stream(0);
-  char* p = new_device_memory(300);
-  unsigned char* h = new_pinned_memory(300);
-  memset(h, 1, 300);
-  OK(cudaMemset(p, 0, 300));
-  const batch good = {.to = {p, p + 100, p + 200},
-                      .from = {h, h + 100, h + 200},
-                      .sizes = {100, 100, 100},
-                      .attributes = {{.srcAccessOrder = cudaMemcpySrcAccessOrderStream},
-                                     {.srcAccessOrder = cudaMemcpySrcAccessOrderAny}},
-                      .firsts = {0, 2}};
-  batch b = good;
+static batch make_batch(char* to, const unsigned char* from) {
+  return (batch){.to = {to, to + 100, to + 200},
+                 .from = {from, from + 100, from + 200},
+                 .sizes = {100, 100, 100},
+                 .attributes = {{.srcAccessOrder = cudaMemcpySrcAccessOrderStream},
+                                {.srcAccessOrder = cudaMemcpySrcAccessOrderAny}},
+                 .firsts = {0, 2}};
+}
+
+SIM_TEST(batch, is_not_for_the_legacy_stream) {
+  batch b = make_batch(new_device_memory(300), new_pinned_memory(300));
   REFUSED(run_batch(&b, 3, 2, 0), cudaErrorInvalidValue);
   REFUSED(run_batch(&b, 3, 2, cudaStreamLegacy), cudaErrorInvalidValue);
+  OK(run_batch(&b, 3, 2, cudaStreamPerThread));
+  OK(cudaStreamSynchronize(cudaStreamPerThread));
+}
+
+SIM_TEST(batch, attributes_are_checked) {
+  cudaStream_t stream = new_stream(0);
+  const batch good = make_batch(new_device_memory(300), new_pinned_memory(300));
+  batch b = good;
   REFUSED(run_batch(&b, 0, 2, stream), cudaErrorInvalidValue);
   REFUSED(run_batch(&b, 3, 0, stream), cudaErrorInvalidValue);
   REFUSED(run_batch(&b, 1, 2, stream), cudaErrorInvalidValue);
@@ -457,19 +475,27 @@ SIM_TEST(batch, is_refused_as_a_whole) {
   b.firsts[0] = 1;
   REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
   b = good;
-  b.sizes[2] = 101;
-  REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
-  b.sizes[2] = 0;
-  REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
-  b = good;
   b.attributes[1].srcAccessOrder = cudaMemcpySrcAccessOrderInvalid;
   REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
   b = good;
   b.attributes[0].flags = 16;
   REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
+}
+
+SIM_TEST(batch, is_refused_as_a_whole) {
+  cudaStream_t stream = new_stream(0);
+  char* p = new_device_memory(300);
+  unsigned char* h = new_pinned_memory(300);
+  memset(h, 1, 300);
+  OK(cudaMemset(p, 0, 300));
+  OK(cudaDeviceSynchronize());
+  batch b = make_batch(p, h);
+  b.sizes[2] = 101;
+  REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
+  b.sizes[2] = 0;
+  REFUSED(run_batch(&b, 3, 2, stream), cudaErrorInvalidValue);
+  OK(cudaStreamSynchronize(stream));
   unsigned char seen[300];
   OK(cudaMemcpy(seen, p, 300, cudaMemcpyDeviceToHost));
   for (int i = 0; i < 300; ++i) cr_expect(eq(int, seen[i], 0));
-  b = good;
-  OK(run_batch(&b, 3, 2, cudaStreamPerThread));
 }

@@ -6,7 +6,8 @@
 
 Test(error, has_a_name_and_a_description) {
   cr_expect(eq(str, (char*)cudaGetErrorName(cudaSuccess), "cudaSuccess"));
-  cr_expect(eq(str, (char*)cudaGetErrorName(cudaErrorMemoryAllocation), "cudaErrorMemoryAllocation"));
+  cr_expect(
+      eq(str, (char*)cudaGetErrorName(cudaErrorMemoryAllocation), "cudaErrorMemoryAllocation"));
   cr_expect(eq(str, (char*)cudaGetErrorName(cudaErrorUnknown), "cudaErrorUnknown"));
   cr_expect(eq(str, (char*)cudaGetErrorString(cudaErrorMemoryAllocation), "out of memory"));
   cr_expect(eq(str, (char*)cudaGetErrorName((cudaError_t)5000), "unrecognized error code"));

@@ -199,7 +199,8 @@ SIM_TEST(event, wrong_flags_are_refused) {
 SIM_TEST(event, dead_and_wild_handles_are_refused) {
   cudaEvent_t dead = new_event(0);
   OK(cudaEventDestroy(dead));
-  const cudaEvent_t wild[] = {NULL, dead, (cudaEvent_t)(uintptr_t)0x1234, (cudaEvent_t)new_stream(0)};
+  const cudaEvent_t wild[] = {NULL, dead, (cudaEvent_t)(uintptr_t)0x1234,
+                              (cudaEvent_t)new_stream(0)};
   for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); ++i) {
     float ms;
     REFUSED(cudaEventQuery(wild[i]), cudaErrorInvalidResourceHandle);

@@ -350,8 +350,7 @@ static uint64_t trace_of_one_stream(const char* schedule) {
       live[k] = NULL;
     } else {
       void* p = NULL;
-      cudaError_t error =
-          cudaMallocFromPoolAsync(&p, (seed >> 10) % (40 * MIB) + 1, pool, stream);
+      cudaError_t error = cudaMallocFromPoolAsync(&p, (seed >> 10) % (40 * MIB) + 1, pool, stream);
       live[k] = p;
       trace = trace * 1000003 + (p ? (uint64_t)((char*)p - base) : (uint64_t)error);
     }
@@ -415,8 +414,7 @@ SIM_TEST(pool, wrong_properties_are_refused) {
 Test(pool, access_of_other_devices) {
   make_machine((cudasim_options){.devices = 2, .schedule = "eager"});
   cudaMemPool_t pool = new_pool(0);
-  struct cudaMemAccessDesc desc = {{cudaMemLocationTypeDevice, 1},
-                                   cudaMemAccessFlagsProtReadWrite};
+  struct cudaMemAccessDesc desc = {{cudaMemLocationTypeDevice, 1}, cudaMemAccessFlagsProtReadWrite};
   enum cudaMemAccessFlags flags;
   OK(cudaMemPoolGetAccess(&flags, pool, &desc.location));
   cr_expect(eq(int, flags, cudaMemAccessFlagsProtNone));
@@ -447,9 +445,6 @@ SIM_TEST(pool, the_current_one_serves_cudaMallocAsync) {
   OK(cudaMallocAsync(&p, 100, 0));
   cr_expect(eq(u64, pool_bytes(pool, cudaMemPoolAttrUsedMemCurrent), 100));
   OK(cudaFreeAsync(p, 0));
-  struct cudaMemLocation location = {cudaMemLocationTypeDevice, 0};
-  OK(cudaMemGetMemPool(&current, &location, cudaMemAllocationTypePinned));
-  cr_expect(eq(ptr, current, pool));
   OK(cudaMemPoolDestroy(pool));
   OK(cudaDeviceGetMemPool(&current, 0));
   cr_expect(eq(ptr, current, usual));
@@ -457,7 +452,17 @@ SIM_TEST(pool, the_current_one_serves_cudaMallocAsync) {
   REFUSED(cudaDeviceSetMemPool(0, NULL), cudaErrorInvalidValue);
   REFUSED(cudaDeviceSetMemPool(0, pool), cudaErrorInvalidValue);
   REFUSED(cudaDeviceGetDefaultMemPool(&current, 7), cudaErrorInvalidDevice);
-  OK(cudaMemSetMemPool(&location, cudaMemAllocationTypePinned, usual));
+}
+
+SIM_TEST(pool, the_current_one_of_a_location) {
+  struct cudaMemLocation location = {cudaMemLocationTypeDevice, 0};
+  cudaMemPool_t pool = new_pool(0);
+  cudaMemPool_t usual;
+  cudaMemPool_t current;
+  OK(cudaDeviceGetDefaultMemPool(&usual, 0));
+  OK(cudaMemSetMemPool(&location, cudaMemAllocationTypePinned, pool));
+  OK(cudaMemGetMemPool(&current, &location, cudaMemAllocationTypePinned));
+  cr_expect(eq(ptr, current, pool));
   OK(cudaMemGetDefaultMemPool(&current, &location, cudaMemAllocationTypePinned));
   cr_expect(eq(ptr, current, usual));
   location.type = cudaMemLocationTypeHost;

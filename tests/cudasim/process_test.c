@@ -13,12 +13,12 @@
 
 #include "cudasim.h"
 
-#define EXPECT(condition)                                                       \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);           \
-      _exit(1);                                                                 \
-    }                                                                           \
+#define EXPECT(condition)                                             \
+  do {                                                                \
+    if (!(condition)) {                                               \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      _exit(1);                                                       \
+    }                                                                 \
   } while (0)
 
 static void nap_ms(long ms) {
@@ -81,7 +81,7 @@ static void a_child_does_not_deadlock(void) {
     pid_t child = fork();
     if (child == 0) {
       EXPECT(cudaFree(NULL) == cudaErrorInitializationError);
-      exit(0);
+      _exit(0);
     }
     EXPECT(ended_well(child));
   }
@@ -170,7 +170,7 @@ static int count_threads(void) {
   char line[256];
   int threads = -1;
   while (file && fgets(line, sizeof(line), file)) {
-    if (sscanf(line, "Threads: %d", &threads) == 1) break;
+    if (strncmp(line, "Threads:", 8) == 0) threads = (int)strtol(line + 8, NULL, 10);
   }
   if (file) fclose(file);
   return threads;
@@ -215,7 +215,8 @@ typedef struct test_case {
   void (*run)(void);
 } test_case;
 
-#define CASE(function) {#function, function}
+#define CASE(function) \
+  { #function, function }
 
 static const test_case cases[] = {
     CASE(calls_in_a_child_fail),

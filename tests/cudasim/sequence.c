@@ -14,9 +14,9 @@ typedef struct buffer {
   bool is_stream_ordered;
   unsigned char* memory;
   unsigned char model[BYTES];
-  int writer;                                  // stream of the last write
-  bool is_touched[SEQUENCE_STREAMS];           // streams that used it since, that one included
-  cudaEvent_t last_use[SEQUENCE_STREAMS];      // recorded after each use
+  int writer;                              // stream of the last write
+  bool is_touched[SEQUENCE_STREAMS];       // streams that used it since, that one included
+  cudaEvent_t last_use[SEQUENCE_STREAMS];  // recorded after each use
 } buffer;
 
 // Host memory on one side of one copy.
@@ -46,13 +46,13 @@ typedef struct sequence {
   int addition_count;
 } sequence;
 
-#define MUST(s, call)                                                                            \
-  do {                                                                                           \
-    cudaError_t error_ = (call);                                                                 \
-    if (error_ != cudaSuccess) {                                                                 \
-      fprintf(stderr, "seed %u: %s: %s\n", (s)->seed, #call, cudaGetErrorName(error_));          \
-      abort();                                                                                   \
-    }                                                                                            \
+#define MUST(s, call)                                                                   \
+  do {                                                                                  \
+    cudaError_t error_ = (call);                                                        \
+    if (error_ != cudaSuccess) {                                                        \
+      fprintf(stderr, "seed %u: %s: %s\n", (s)->seed, #call, cudaGetErrorName(error_)); \
+      abort();                                                                          \
+    }                                                                                   \
   } while (0)
 
 static unsigned draw(sequence* s, unsigned below) {
@@ -229,10 +229,17 @@ static void reallocate(sequence* s, buffer* b, int stream) {
 
 static void synchronize(sequence* s, const buffer* b, int stream) {
   switch (draw(s, 4)) {
-    case 0: MUST(s, cudaStreamSynchronize(s->streams[stream])); break;
-    case 1: MUST(s, cudaEventSynchronize(b->last_use[b->writer])); break;
-    case 2: MUST(s, cudaDeviceSynchronize()); break;
-    default: (void)cudaStreamQuery(s->streams[stream]);
+    case 0:
+      MUST(s, cudaStreamSynchronize(s->streams[stream]));
+      break;
+    case 1:
+      MUST(s, cudaEventSynchronize(b->last_use[b->writer]));
+      break;
+    case 2:
+      MUST(s, cudaDeviceSynchronize());
+      break;
+    default:
+      (void)cudaStreamQuery(s->streams[stream]);
   }
 }
 
@@ -242,15 +249,33 @@ static void step(sequence* s) {
   buffer* other = &s->buffers[draw(s, BUFFERS)];
   use_device(s, s->stream_devices[stream]);
   switch (draw(s, 12)) {
-    case 0: fill(s, b, stream); break;
-    case 1: fill_2d(s, b, stream); break;
-    case 2: upload_pinned(s, b, stream); break;
-    case 3: upload_pageable(s, b, stream); break;
-    case 4: download(s, b, stream); break;
-    case 5: add(s, b, stream); break;
-    case 6: reallocate(s, b, stream); break;
-    case 7: synchronize(s, b, stream); break;
-    default: copy(s, b, other, stream); break;
+    case 0:
+      fill(s, b, stream);
+      break;
+    case 1:
+      fill_2d(s, b, stream);
+      break;
+    case 2:
+      upload_pinned(s, b, stream);
+      break;
+    case 3:
+      upload_pageable(s, b, stream);
+      break;
+    case 4:
+      download(s, b, stream);
+      break;
+    case 5:
+      add(s, b, stream);
+      break;
+    case 6:
+      reallocate(s, b, stream);
+      break;
+    case 7:
+      synchronize(s, b, stream);
+      break;
+    default:
+      copy(s, b, other, stream);
+      break;
   }
 }
 

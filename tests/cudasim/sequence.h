@@ -1,8 +1,8 @@
 // Random programs and what must come of them.
 //
 // A sequence is a program of random copies, fills, host functions, allocations and frees on several
-// buffers, streams and devices, with just the events that order what must be ordered. A model in host
-// memory does the same one after the other; at the end every byte must be equal.
+// buffers, streams and devices, with just the events that order what must be ordered. A model in
+// host memory does the same one after the other; at the end every byte must be equal.
 #ifndef TESTS_CUDASIM_SEQUENCE_H_
 #define TESTS_CUDASIM_SEQUENCE_H_
 

@@ -14,7 +14,8 @@ static int is_empty(int device) {
   return free == total;
 }
 
-static int run_with(const char* schedule, const sequence_options* o, unsigned first, unsigned last) {
+static int run_with(const char* schedule, const sequence_options* o, unsigned first,
+                    unsigned last) {
   const cudasim_options machine = {.devices = o->devices, .memory = "1GiB", .schedule = schedule};
   if (cudasim_configure(&machine)) return 1;
   int failed = 0;
@@ -33,8 +34,8 @@ static int run_with(const char* schedule, const sequence_options* o, unsigned fi
 // sequence_test [COUNT [FIRST_SEED]]: how many sequences of each kind.
 int main(int argc, char** argv) {
   static const sequence_options kinds[] = {{1, 1, 50}, {1, 4, 100}, {2, 6, 200}, {3, 40, 300}};
-  unsigned count = argc > 1 ? (unsigned)atoi(argv[1]) : 100;
-  unsigned first = argc > 2 ? (unsigned)atoi(argv[2]) : 1;
+  unsigned count = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 100;
+  unsigned first = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 1;
   int failed = 0;
   for (int i = 0; i < 4; ++i) {
     failed += run_with("eager", &kinds[i], first, first + count);

@@ -1,5 +1,5 @@
-// What tests of cudasim share: a case that runs under every schedule, checks of calls, and a gate that
-// holds up a stream.
+// What tests of cudasim share: a case that runs under every schedule, checks of calls, and a gate
+// that holds up a stream.
 #ifndef TESTS_CUDASIM_SUPPORT_H_
 #define TESTS_CUDASIM_SUPPORT_H_
 
@@ -17,25 +17,25 @@
 #define GIB ((size_t)1 << 30)
 
 // A test that runs twice, on a machine with one device of 1 GiB: with worker threads, and eagerly.
-#define SIM_TEST(suite, name)                                     \
-  static void suite##_##name(void);                               \
-  Test(suite, name##_threads) {                                   \
-    make_machine((cudasim_options){.schedule = "threads"});       \
-    suite##_##name();                                             \
-  }                                                               \
-  Test(suite, name##_eager) {                                     \
-    make_machine((cudasim_options){.schedule = "eager"});         \
-    suite##_##name();                                             \
-  }                                                               \
+#define SIM_TEST(suite, name)                               \
+  static void suite##_##name(void);                         \
+  Test(suite, name##_threads) {                             \
+    make_machine((cudasim_options){.schedule = "threads"}); \
+    suite##_##name();                                       \
+  }                                                         \
+  Test(suite, name##_eager) {                               \
+    make_machine((cudasim_options){.schedule = "eager"});   \
+    suite##_##name();                                       \
+  }                                                         \
   static void suite##_##name(void)
 
 // A test that holds up streams, which only worker threads allow.
-#define THREADS_TEST(suite, name)                                 \
-  static void suite##_##name(void);                               \
-  Test(suite, name) {                                             \
-    make_machine((cudasim_options){.schedule = "threads"});       \
-    suite##_##name();                                             \
-  }                                                               \
+#define THREADS_TEST(suite, name)                           \
+  static void suite##_##name(void);                         \
+  Test(suite, name) {                                       \
+    make_machine((cudasim_options){.schedule = "threads"}); \
+    suite##_##name();                                       \
+  }                                                         \
   static void suite##_##name(void)
 
 #define OK(call) cr_assert(eq(int, (call), cudaSuccess), "%s", #call)
@@ -55,7 +55,8 @@ typedef struct gate {
   bool is_reached;
 } gate;
 
-#define CLOSED_GATE {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false}
+#define CLOSED_GATE \
+  { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false }
 
 static inline void pass_gate(void* argument) {
   gate* g = argument;
@@ -100,7 +101,7 @@ static inline unsigned char* new_pinned_memory(size_t bytes) {
 
 // The byte that a test expects at `i` of what it filled with `seed`.
 static inline unsigned char pattern(size_t i, unsigned seed) {
-  return (unsigned char)((i * 31 + i / 251 + seed * 17) & 0xff);
+  return (unsigned char)(i * 31 + i / 251 + (size_t)seed * 17);
 }
 
 static inline void fill_pattern(void* p, size_t bytes, unsigned seed) {

@@ -4,6 +4,7 @@ set -uo pipefail
 
 tm=$(realpath "$1")
 model=$(realpath "$2")
+trace=$(realpath "$3")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder" || exit 1
@@ -43,13 +44,7 @@ expect_success() {
 
 #===-- Inputs --------------------------------------------------------------===#
 
-cat > trace.csv << 'END'
-TIMESTAMP,ContextTokens,GeneratedTokens
-2023-11-16 18:15:46.6805900,374,44
-2023-11-16 18:15:50.9951690,396,109
-2023-11-16 18:15:51.2224670,879,55
-2023-11-16 18:15:51.3910170,91,16
-END
+cp "$trace" trace.csv
 sed '3s/396/many/' trace.csv > malformed.csv
 sed '4s/51\.22/41.22/' trace.csv > disordered.csv
 
