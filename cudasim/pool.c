@@ -150,7 +150,7 @@ static void settle(shelf* from, uint64_t position) {
   while (from->oldest && from->oldest->position <= position) {
     block* b = from->oldest;
     sim_shelf_pull(b);
-    sim_shelf_give(&from->pool->everybodys, b, 0);
+    sim_shelf_give(&from->pool->done, b, 0);
   }
 }
 
@@ -170,7 +170,7 @@ static bool has_pending(const pool* p) {
 // Gives the addresses back when nothing is left at any.
 static void give_addresses(pool* p) {
   if (p->live || p->reserved || has_pending(p)) return;
-  for (block* b; (b = sim_shelf_best(&p->everybodys, 0));) {
+  for (block* b; (b = sim_shelf_best(&p->done, 0));) {
     sim_shelf_pull(b);
     sim_space_give_chunks(&p->device->space, b);
   }
@@ -189,12 +189,12 @@ typedef struct run {
 } run;
 
 static bool is_usable(const pool* p, const shelf* own, const block* b) {
-  return b && b->shelf && (b->shelf == &p->everybodys || b->shelf == own);
+  return b && b->shelf && (b->shelf == &p->done || b->shelf == own);
 }
 
 static run run_around(pool* p, shelf* own, block* b) {
   while (is_usable(p, own, b->before)) b = b->before;
-  run r = {.first = b, .home = &p->everybodys};
+  run r = {.first = b, .home = &p->done};
   for (; is_usable(p, own, b); b = b->after) {
     r.size += block_size(b);
     r.is_end |= b == p->tail;
@@ -236,7 +236,7 @@ static run find_own(pool* p, shelf* own, uint64_t size) {
     run r = run_around(p, own, b);
     if (r.size >= size && !r.is_end) best = smaller(best, r);
   }
-  block* b = sim_shelf_best(&p->everybodys, size);
+  block* b = sim_shelf_best(&p->done, size);
   while (b && (b == p->tail || is_beside(own, b))) b = next_larger(b);
   return b ? smaller(best, run_of(p, b)) : best;
 }
@@ -269,7 +269,7 @@ static run find_end(pool* p, shelf* own, uint64_t size) {
   if (!b) return (run){0};
   b->pool = p;
   p->tail = b;
-  return run_around(p, own, sim_shelf_give(&p->everybodys, b, 0));
+  return run_around(p, own, sim_shelf_give(&p->done, b, 0));
 }
 
 // Takes the first `size` bytes of the run off their shelves. Needs one block at most.
@@ -302,7 +302,7 @@ static void give_from_runs(pool* p, const shelf* own, uint64_t bytes) {
 // Makes `need` bytes of memory available to the pool, if that can be.
 static bool find_memory(pool* p, const shelf* own, uint64_t need) {
   give_from_runs(p, own, need);
-  if (room(p) < need) give_from(p, &p->everybodys, need - room(p), false);
+  if (room(p) < need) give_from(p, &p->done, need - room(p), false);
   if (room(p) < need && p->limit - p->reserved >= need) sim_pool_relieve(p->device, p);
   return room(p) >= need;
 }
@@ -370,7 +370,7 @@ cudaError_t sim_pool_alloc(pool* p, stream* s, uint64_t size, void** out) {
   block* b = obtain(p, s, round_up(size, UNIT_BYTES));
   if (!b) return refuse_memory(p, size);
   if (!sim_space_enlist(&p->device->space, b, size)) {
-    sim_shelf_give(&p->everybodys, b, 0);
+    sim_shelf_give(&p->done, b, 0);
     return cudaErrorMemoryAllocation;
   }
   sim_stream_mark(s);
@@ -396,7 +396,7 @@ cudaError_t sim_pool_free(block* b, stream* s) {
   uint64_t position = s ? sim_stream_mark(s) : 0;
   if (s) note_free(b, s, position);
   bool is_done = !s || (p->is_opportunistic && stream_is_done(s, position));
-  sim_shelf_give(is_done ? &p->everybodys : own, b, position);
+  sim_shelf_give(is_done ? &p->done : own, b, position);
   if (!p->handle) reap(p);
   return cudaSuccess;
 }
@@ -412,7 +412,7 @@ void sim_pool_dissolve(shelf* from) {
 void sim_pool_trim(pool* p, uint64_t keep) {
   if (p->reserved <= keep) return;
   settle_done(p);
-  give_from(p, &p->everybodys, round_down(p->reserved - keep, CHUNK_BYTES), true);
+  give_from(p, &p->done, round_down(p->reserved - keep, CHUNK_BYTES), true);
   give_addresses(p);
 }
 
@@ -421,7 +421,7 @@ void sim_pool_trim_to_thresholds(device* d) {
     next = p->next_of_device;
     if (p->reserved > p->threshold) {
       settle_done(p);
-      give_from(p, &p->everybodys, p->reserved - p->threshold, true);
+      give_from(p, &p->done, p->reserved - p->threshold, true);
       give_addresses(p);
     }
     reap(p);
@@ -432,7 +432,7 @@ void sim_pool_relieve(device* d, const pool* except) {
   for (pool* p = d->pools; p; p = p->next_of_device) {
     if (p == except) continue;
     settle_done(p);
-    give_from(p, &p->everybodys, UINT64_MAX, false);
+    give_from(p, &p->done, UINT64_MAX, false);
   }
 }
 
@@ -447,7 +447,7 @@ pool* sim_pool_create(device* d, uint64_t limit) {
               .is_opportunistic = 1,
               .adds_dependencies = 1,
               .accessible = UINT64_C(1) << d->id};
-  p->everybodys.pool = p;
+  p->done.pool = p;
   p->handle = sim_handle_open(HANDLE_POOL, p);
   if (!p->handle) {
     sim_slab_give(&pools, p);
@@ -479,7 +479,7 @@ static void reap(pool* p) {
   if (p->handle || p->live) return;
   settle_done(p);
   if (has_pending(p)) return;
-  give_from(p, &p->everybodys, UINT64_MAX, false);
+  give_from(p, &p->done, UINT64_MAX, false);
   give_addresses(p);
   drop_shelves(p);
   unlink_pool(p);

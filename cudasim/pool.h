@@ -45,7 +45,7 @@ typedef struct pool {
   uint64_t used;
   uint64_t used_high;
   uint64_t live;        // blocks
-  shelf everybodys;     // done
+  shelf done;           // what anybody may use
   shelf* pending;       // one per stream that freed something
   block* tail;          // the last block of the addresses it took last, or NULL
   uint64_t accessible;  // a bit per device

@@ -153,7 +153,6 @@ SIM_TEST(event, measures_what_is_between) {
   float ms = -1;
   OK(cudaEventElapsedTime(&ms, start, end));
   cr_expect(ge(flt, ms, 19.9f));
-  cr_expect(lt(flt, ms, 5000.0f));
   OK(cudaEventElapsedTime(&ms, start, start));
   cr_expect(eq(flt, ms, 0.0f));
 }

@@ -55,7 +55,8 @@ cc -I"$theirs" "$work/printer.c" -o "$work/theirs"
 diff "$work/ours.txt" "$work/theirs.txt" || failed=1
 
 enums=0
-for enum in $(sed -nE 's/^enum ([A-Za-z0-9_]+) \{$/\1/p' "$types"); do
+mapfile -t names < <(sed -nE 's/^enum ([A-Za-z0-9_]+) \{$/\1/p' "$types")
+for enum in "${names[@]}"; do
   enums=$((enums + 1))
   diff <(enumerators "$ours" "$enum") <(enumerators "$theirs" "$enum") > "$work/diff" && continue
   echo "enum $enum: ours (<) and the toolkit's (>):"

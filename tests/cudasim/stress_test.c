@@ -100,7 +100,7 @@ static long run_shared(void) {
     failed += failures[i];
   }
   if (cudaStreamSynchronize(shared_stream)) return 1;
-  return failed + (shared_count != THREADS * 2000);
+  return failed + (shared_count != THREADS * 2000UL);
 }
 
 // stress_test [ROUNDS]
