@@ -137,14 +137,14 @@ static void catch_fatal(const char* text, void* user) {
 
 Test(trace, closing_out_of_order_is_fatal_and_names_both_scopes) {
   tm_set_fatal_handler(catch_fatal, NULL);
-  tm_trace_frame outer = tm_trace_make_("outer", "a.c", 1);
-  tm_trace_frame inner = tm_trace_make_("inner", "b.c", 2);
+  tm_trace_frame outer = tm_trace_make_("outer", TM_SCOPE_PLAIN_, "a.c", 1);
+  tm_trace_frame inner = tm_trace_make_("inner", TM_SCOPE_PLAIN_, "b.c", 2);
   tm_trace_open_(&outer);
   tm_trace_open_(&inner);
   if (!setjmp(caught)) {
     tm_trace_close_(&outer);
     cr_fail("closing out of order was accepted");
   }
-  cr_expect(strstr(message, "\"outer\" (a.c:1)") != NULL);
-  cr_expect(strstr(message, "\"inner\" (b.c:2)") != NULL);
+  cr_expect(strstr(message, "outer (a.c:1)") != NULL);
+  cr_expect(strstr(message, "inner (b.c:2)") != NULL);
 }
