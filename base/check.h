@@ -252,17 +252,21 @@ inline tm_operand tm_operand_of_(T* v) {
   return tm_operand_pointer_((const volatile void*)(v));
 }
 
-// Scoped enums.
-template <bool is_enum, typename T>
+// Enums.
+template <typename T>
+struct tm_is_enum_ {
+  static constexpr bool value = __is_enum(T);
+};
+template <typename T, bool is_enum = tm_is_enum_<T>::value>
 struct tm_enum_value_ {};
 template <typename T>
-struct tm_enum_value_<true, T> {
+struct tm_enum_value_<T, true> {
   using type = __underlying_type(T);
 };
 template <typename T>
 inline auto tm_operand_of_(T v)
-    -> decltype(tm_operand_of_(static_cast<typename tm_enum_value_<__is_enum(T), T>::type>(v))) {
-  return tm_operand_of_(static_cast<typename tm_enum_value_<__is_enum(T), T>::type>(v));
+    -> decltype(tm_operand_of_(static_cast<typename tm_enum_value_<T>::type>(v))) {
+  return tm_operand_of_(static_cast<typename tm_enum_value_<T>::type>(v));
 }
 
 // Strings: std::string, std::string_view and the like, without including them.
@@ -281,7 +285,8 @@ template <typename T>
 inline auto tm_operand_of_(const T& v) -> decltype(tm_operand_pointer_(v.get())) {
   return tm_operand_pointer_(v.get());
 }
-#define TM_OPERAND_(x) tm_operand_of_(x)
+// Behind a conditional, NULL does not draw g++'s warning that it is passed as a number.
+#define TM_OPERAND_(x) tm_operand_of_(1 ? (x) : (x))
 
 // By value where it was a temporary, which must not be referred to; of a variable, a reference.
 template <typename T, typename Fail>
