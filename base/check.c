@@ -88,15 +88,18 @@ int tm_operands_order_(const tm_operand* a, const tm_operand* b) {
   return order_unsigned(as_address(a), as_address(b));
 }
 
-bool tm_strings_equal_(const char* a, const char* b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+bool tm_strings_equal_(const tm_operand* a, const tm_operand* b) {
+  return order_strings(a, b) == 0;
+}
 
 //===-- Showing operands --------------------------------------------------===//
 
 static void add_escaped(tm_text* text, char c) {
   static const char hex[] = "0123456789abcdef";
-  const char* named = c ? strchr("\nn\tt\rr\"\"\\\\", c) : NULL;
-  if (named) {
-    const char escape[] = {'\\', named[1]};
+  static const char named[] = "\n\t\r\"\\";
+  const char* found = c ? strchr(named, c) : NULL;
+  if (found) {
+    const char escape[] = {'\\', "ntr\"\\"[found - named]};
     tm_text_add_(text, escape, sizeof escape);
   } else if ((unsigned char)c < 0x20 || c == 0x7f) {
     const char escape[] = {'\\', 'x', hex[(unsigned char)c >> 4], hex[c & 15]};

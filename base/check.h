@@ -134,7 +134,7 @@ static inline tm_operand tm_operand_long_double_(long double value) {
 
 // The order of what is not two integers: -1, 0 or 1, or 2 where there is none (a NaN).
 TM_API int tm_operands_order_(const tm_operand* a, const tm_operand* b);
-TM_API bool tm_strings_equal_(const char* a, const char* b);
+TM_API bool tm_strings_equal_(const tm_operand* a, const tm_operand* b);  // two TM_OPERAND_CHARS
 
 // `expression` is the text of both sides, a NUL between them; of a condition, one. `a` and `b` are
 // NULL where they have nothing to show. `format` starts with a space, so that it is never empty.
@@ -192,27 +192,28 @@ static inline bool tm_operands_hold_(const tm_operand* a, tm_comparison comparis
 #define TM_CHECK_COMPARE_(a, comparison, b, text, ...)                                    \
   TM_CHECK_COMPARE2_(a, comparison, b, text, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_), \
                      __VA_ARGS__)
-#define TM_CHECK_COMPARE2_(a, comparison, b, text, left, right, ...)                              \
-  do {                                                                                            \
-    const tm_operand left = TM_OPERAND_(a);                                                       \
-    const tm_operand right = TM_OPERAND_(b);                                                      \
-    if (TM_UNLIKELY(!tm_operands_hold_(&left, (comparison), &right))) {                           \
-      tm_check_failed_(__FILE__, __LINE__, (text), (comparison), &left, &right, " " __VA_ARGS__); \
-    }                                                                                             \
+// One expression, so that temporaries in the operands live until they have been shown.
+#define TM_CHECK_COMPARE2_(a, comparison, b, text, left, right, ...)                  \
+  do {                                                                                \
+    tm_operand left, right;                                                           \
+    (void)(TM_LIKELY((left = TM_OPERAND_(a), right = TM_OPERAND_(b),                  \
+                      tm_operands_hold_(&left, (comparison), &right))) ||             \
+           (tm_check_failed_(__FILE__, __LINE__, (text), (comparison), &left, &right, \
+                             " " __VA_ARGS__),                                        \
+            0));                                                                      \
   } while (0)
 
 #define TM_CHECK_STRINGS_(a, comparison, b, text, ...)                                    \
   TM_CHECK_STRINGS2_(a, comparison, b, text, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_), \
                      __VA_ARGS__)
-#define TM_CHECK_STRINGS2_(a, comparison, b, text, left, right, ...)                              \
-  do {                                                                                            \
-    const tm_operand left = tm_operand_chars_(a);                                                 \
-    const tm_operand right = tm_operand_chars_(b);                                                \
-    if (TM_UNLIKELY(tm_strings_equal_((const char*)left.value.as_pointer,                         \
-                                      (const char*)right.value.as_pointer) !=                     \
-                    ((comparison) == TM_STREQ))) {                                                \
-      tm_check_failed_(__FILE__, __LINE__, (text), (comparison), &left, &right, " " __VA_ARGS__); \
-    }                                                                                             \
+#define TM_CHECK_STRINGS2_(a, comparison, b, text, left, right, ...)                      \
+  do {                                                                                    \
+    tm_operand left, right;                                                               \
+    (void)(TM_LIKELY((left = tm_operand_chars_(a), right = tm_operand_chars_(b),          \
+                      tm_strings_equal_(&left, &right) == ((comparison) == TM_STREQ))) || \
+           (tm_check_failed_(__FILE__, __LINE__, (text), (comparison), &left, &right,     \
+                             " " __VA_ARGS__),                                            \
+            0));                                                                          \
   } while (0)
 
 #define TM_CHECK_OK_(call, text, status, ...)                                       \
