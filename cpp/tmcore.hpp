@@ -680,7 +680,7 @@ struct can_be_empty<Object, std::void_t<decltype(std::declval<const Object&>().o
 // whether it freed anything. A function object that is named is used where it is and outlives the
 // guard; a temporary one is kept in the guard. An empty std::function or function pointer is none.
 template <class Function>
-class oom_handler {
+class oom_handler {  // NOLINT(bugprone-exception-escape): moves as its function does
  public:
   explicit oom_handler(Function&& function) : function_(std::forward<Function>(function)) {}
 
@@ -733,17 +733,21 @@ class stream_entry {
   tm_frame frame_;
 };
 
-struct context_argument {
-  context_argument(tm_context* context) noexcept : c(context) {}
-  context_argument(const context& context) noexcept : c(context.get()) {}
-  tm_context* c;
+class context_argument {
+ public:
+  context_argument(tm_context* c) noexcept : c_(c) {}
+  context_argument(const context& owner) noexcept : c_(owner.get()) {}
+  tm_context* get() const noexcept { return c_; }
+
+ private:
+  tm_context* c_;
 };
 
 class context_entry {
  public:
   using argument = context_argument;
   context_entry(context_argument context, const char* file, int line) {
-    (void)tm_frame_open_context_(&frame_, context.c, nullptr, file, line);
+    (void)tm_frame_open_context_(&frame_, context.get(), nullptr, file, line);
   }
   context_entry(const context_entry&) = delete;
   context_entry& operator=(const context_entry&) = delete;
@@ -831,7 +835,10 @@ class context_guard<First, Rest...> {
  public:
   explicit context_guard(typename First::argument first, typename Rest::argument... rest,
                          const char* file = __builtin_FILE(), int line = __builtin_LINE())
-      : first_(std::move(first), file, line), rest_(std::move(rest)..., file, line) {}
+      : first_(std::move(first), file, line),
+        // Opening a frame sets what closing it reads.
+        // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
+        rest_(std::move(rest)..., file, line) {}
   context_guard(const context_guard&) = delete;
   context_guard& operator=(const context_guard&) = delete;
 
@@ -1025,12 +1032,14 @@ class buffer_ : public buffer {
     }
   }
 
-  T* data() const { return buffer::data<T>(); }
+  // Element 0; NULL where there is none. Fails only where another type was assigned to this object
+  // as a buffer&.
+  T* data() const { return *this ? buffer::data<T>() : nullptr; }
 
   // For host memory. An index is not checked.
   T& operator[](int64_t index) const noexcept { return static_cast<T*>(buffer::data())[index]; }
-  T* begin() const noexcept { return static_cast<T*>(buffer::data()); }
-  T* end() const noexcept { return begin() + size(); }
+  T* begin() const { return data(); }
+  T* end() const { return data() + size(); }
 
   TM_NODISCARD buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
     return buffer_(buffer::slice(base, size, then), then);
@@ -1286,7 +1295,9 @@ class tensor_ : public tensor, public detail::tensor_views<tensor_<T>> {
     }
   }
 
-  T* data() const { return tensor::data<T>(); }
+  // Element 0; NULL where there is none. Fails only where another type was assigned to this object
+  // as a tensor&.
+  T* data() const { return *this ? tensor::data<T>() : nullptr; }
   template <int Rank>
   TM_NODISCARD accessor<T, Rank> access(on_failure then = {}) const {
     return tensor::access<T, Rank>(then);
