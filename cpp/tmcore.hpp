@@ -856,15 +856,19 @@ context_guard(Arguments&&...)
 // The context's innermost allocator of a device type, the one on exactly a device, or an allocator.
 class place {
  public:
-  place(tm_device_type type) noexcept : device(tm_device_any_(type)) {}
-  place(tm_device exactly) noexcept : device(exactly) {}
-  place(tm_allocator* from) noexcept : device(tm_device_none_()), allocator(from) {}
+  place(tm_device_type type) noexcept : device_(tm_device_any_(type)) {}
+  place(tm_device exactly) noexcept : device_(exactly) {}
+  place(tm_allocator* from) noexcept : device_(tm_device_none_()), allocator_(from) {}
   place(allocator_ref from) noexcept : place(from.get()) {}
-  place(const tmcore::allocator& from) noexcept : place(from.get()) {}
+  place(const allocator& from) noexcept : place(from.get()) {}
 
   // As tm_empty_ takes them.
-  tm_device device;
-  tm_allocator* allocator = nullptr;
+  tm_device device() const noexcept { return device_; }
+  tm_allocator* from() const noexcept { return allocator_; }
+
+ private:
+  tm_device device_;
+  tm_allocator* allocator_ = nullptr;
 };
 
 namespace detail {
@@ -910,7 +914,9 @@ class buffer {
   buffer(const buffer& other) noexcept : c_(tm_buffer_share(&other.c_)) {}
   buffer(buffer&& other) noexcept : c_(tm_buffer_move(&other.c_)) {}
   buffer& operator=(const buffer& other) noexcept {
-    tm_buffer_assign(&c_, tm_buffer_share(&other.c_));
+    if (this != &other) {
+      tm_buffer_assign(&c_, tm_buffer_share(&other.c_));
+    }
     return *this;
   }
   buffer& operator=(buffer&& other) noexcept {
@@ -925,7 +931,7 @@ class buffer {
 
   // `size` elements, of undefined contents.
   buffer(int64_t size, tm_dtype dtype, place where, on_failure then = {})
-      : c_(tm_buffer_empty_(size, dtype, where.device, where.allocator)) {
+      : c_(tm_buffer_empty_(size, dtype, where.device(), where.from())) {
     detail::expect(tm_buffer_ok(&c_), then, "the buffer");
   }
 
@@ -1150,7 +1156,9 @@ class tensor : public detail::tensor_views<tensor> {
   tensor(const tensor& other) noexcept : c_(tm_share(&other.c_)) {}
   tensor(tensor&& other) noexcept : c_(tm_move(&other.c_)) {}
   tensor& operator=(const tensor& other) noexcept {
-    tm_assign(&c_, tm_share(&other.c_));
+    if (this != &other) {
+      tm_assign(&c_, tm_share(&other.c_));
+    }
     return *this;
   }
   tensor& operator=(tensor&& other) noexcept {
@@ -1165,7 +1173,7 @@ class tensor : public detail::tensor_views<tensor> {
 
   // A contiguous tensor, of undefined contents.
   tensor(const dims& shape, tm_dtype dtype, place where, on_failure then = {})
-      : c_(tm_empty_(shape.get(), dtype, where.device, where.allocator)) {
+      : c_(tm_empty_(shape.get(), dtype, where.device(), where.from())) {
     detail::expect(tm_ok(&c_), then, "the tensor");
   }
 
@@ -1192,11 +1200,11 @@ class tensor : public detail::tensor_views<tensor> {
 
   // Takes a C handle's reference over: tensor::adopt(tm_move(&t)). Null stays null.
   TM_NODISCARD static tensor adopt(tm_tensor owned) noexcept {
-    return tensor(detail::making{}, std::nothrow, [&] { return tm_move(&owned); });
+    return tensor(detail::making{}, [&] { return tm_move(&owned); });
   }
   // A second reference to what a C handle holds.
   TM_NODISCARD static tensor share(const tm_tensor* other) noexcept {
-    return tensor(detail::making{}, std::nothrow, [&] { return tm_share(other); });
+    return tensor(detail::making{}, [&] { return tm_share(other); });
   }
 
   const tm_tensor* get() const noexcept TMCORE_LENDS_ { return &c_; }
@@ -1206,7 +1214,7 @@ class tensor : public detail::tensor_views<tensor> {
 
   // The same memory without a reference: valid while this is. Copying it makes one.
   TM_NODISCARD tensor borrow() const noexcept TMCORE_LENDS_ {
-    return tensor(detail::making{}, std::nothrow, [&] { return tm_borrow(&c_); });
+    return tensor(detail::making{}, [&] { return tm_borrow(&c_); });
   }
 
   int32_t rank() const noexcept { return tm_rank(&c_); }
@@ -1269,6 +1277,9 @@ class tensor : public detail::tensor_views<tensor> {
   }
 
  private:
+  template <class Make>
+  tensor(detail::making /*unchecked*/, Make make) noexcept : c_(make()) {}
+
   tm_tensor c_;
 };
 
