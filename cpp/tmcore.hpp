@@ -227,7 +227,7 @@ class counted {
   explicit operator bool() const noexcept { return c_ != nullptr; }
 
   // Gives the reference away: the caller pays it back, and this is null.
-  TM_NODISCARD C* release() noexcept { return std::exchange(c_, nullptr); }
+  [[nodiscard]] C* release() noexcept { return std::exchange(c_, nullptr); }
 
  protected:
   explicit counted(C* owned) noexcept : c_(owned) {}
@@ -271,21 +271,21 @@ class event_calls {
 
   // Marks what is queued on `stream` so far.
   void record(stream_ref stream) const;
-  TM_NODISCARD tm_status record(stream_ref stream, std::nothrow_t nothrow) const noexcept;
+  [[nodiscard]] tm_status record(stream_ref stream, std::nothrow_t nothrow) const noexcept;
 
   // Blocks the calling thread until what was recorded is done.
   void sync() const { check(tm_event_sync(c())); }
-  TM_NODISCARD tm_status sync(std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status sync(std::nothrow_t /*nothrow*/) const noexcept {
     return tm_event_sync(c());
   }
 
   // Whether what was recorded is done.
-  TM_NODISCARD bool query() const {
+  [[nodiscard]] bool query() const {
     bool done;
     check(tm_event_query(c(), &done));
     return done;
   }
-  TM_NODISCARD tm_status query(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status query(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_event_query(c(), out);
   }
 
@@ -307,14 +307,14 @@ class event : public detail::counted<tm_event, tm_event_retain, tm_event_release
   operator event_ref() const noexcept TMCORE_LENDS_ { return get(); }
 
   // An event of device `id`; `timing` makes it usable with elapsed, at a cost.
-  TM_NODISCARD static event create(int32_t id, bool timing = false, on_failure then = {}) {
+  [[nodiscard]] static event create(int32_t id, bool timing = false, on_failure then = {}) {
     event made = adopt(tm_event_create(id, timing));
     detail::expect(static_cast<bool>(made), then, "the event");
     return made;
   }
   // Takes a reference over; takes another one.
-  TM_NODISCARD static event adopt(tm_event* owned) noexcept { return event(owned); }
-  TM_NODISCARD static event share(event_ref other) noexcept {
+  [[nodiscard]] static event adopt(tm_event* owned) noexcept { return event(owned); }
+  [[nodiscard]] static event share(event_ref other) noexcept {
     return event(tm_event_retain(other.get()));
   }
 
@@ -328,8 +328,8 @@ inline float elapsed(event_ref start, event_ref end) {
   check(tm_event_elapsed(start.get(), end.get(), &milliseconds));
   return milliseconds;
 }
-TM_NODISCARD inline tm_status elapsed(event_ref start, event_ref end, float* out,
-                                      std::nothrow_t /*nothrow*/) noexcept {
+[[nodiscard]] inline tm_status elapsed(event_ref start, event_ref end, float* out,
+                                       std::nothrow_t /*nothrow*/) noexcept {
   return tm_event_elapsed(start.get(), end.get(), out);
 }
 
@@ -345,50 +345,50 @@ class stream_calls {
 
   // Blocks the calling thread until everything queued so far is done.
   void sync() const { check(tm_stream_sync(c())); }
-  TM_NODISCARD tm_status sync(std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status sync(std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_sync(c());
   }
 
   // Whether everything queued so far is done.
-  TM_NODISCARD bool query() const {
+  [[nodiscard]] bool query() const {
     bool done;
     check(tm_stream_query(c(), &done));
     return done;
   }
-  TM_NODISCARD tm_status query(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status query(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_query(c(), out);
   }
 
   // Work queued from here on starts after what `event` recorded, or after all that is queued on
   // `other` now. The host does not wait.
   void wait(event_ref event) const { check(tm_stream_wait(c(), event.get())); }
-  TM_NODISCARD tm_status wait(event_ref event, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status wait(event_ref event, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_wait(c(), event.get());
   }
   void wait(stream_ref other) const;
-  TM_NODISCARD tm_status wait(stream_ref other, std::nothrow_t nothrow) const noexcept;
+  [[nodiscard]] tm_status wait(stream_ref other, std::nothrow_t nothrow) const noexcept;
 
-  TM_NODISCARD int priority() const {
+  [[nodiscard]] int priority() const {
     int priority;
     check(tm_stream_priority(c(), &priority));
     return priority;
   }
-  TM_NODISCARD tm_status priority(int* out, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status priority(int* out, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_priority(c(), out);
   }
 
-  TM_NODISCARD bool is_capturing() const {
+  [[nodiscard]] bool is_capturing() const {
     bool capturing;
     check(tm_stream_is_capturing(c(), &capturing));
     return capturing;
   }
-  TM_NODISCARD tm_status is_capturing(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status is_capturing(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_is_capturing(c(), out);
   }
 
   // Waits, and detaches an adopted stream from its handle: see tm_stream_disown.
   void disown() const { check(tm_stream_disown(c())); }
-  TM_NODISCARD tm_status disown(std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status disown(std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_disown(c());
   }
 
@@ -410,19 +410,19 @@ class stream : public detail::counted<tm_stream, tm_stream_retain, tm_stream_rel
   operator stream_ref() const noexcept TMCORE_LENDS_ { return get(); }
 
   // A stream of device `id`; a lower `priority` runs first.
-  TM_NODISCARD static stream create(int32_t id, int priority = 0, on_failure then = {}) {
+  [[nodiscard]] static stream create(int32_t id, int priority = 0, on_failure then = {}) {
     stream made = adopt(tm_stream_create(id, priority));
     detail::expect(static_cast<bool>(made), then, "the stream");
     return made;
   }
   // Takes a reference over; takes another one.
-  TM_NODISCARD static stream adopt(tm_stream* owned) noexcept { return stream(owned); }
-  TM_NODISCARD static stream share(stream_ref other) noexcept {
+  [[nodiscard]] static stream adopt(tm_stream* owned) noexcept { return stream(owned); }
+  [[nodiscard]] static stream share(stream_ref other) noexcept {
     return stream(tm_stream_retain(other.get()));
   }
 
   // Wraps a foreign stream, which stays its maker's: see tm_stream_adopt.
-  TM_NODISCARD static stream adopt(cudaStream_t handle, int32_t id, on_failure then = {}) {
+  [[nodiscard]] static stream adopt(cudaStream_t handle, int32_t id, on_failure then = {}) {
     stream made = adopt(tm_stream_adopt(handle, id));
     detail::expect(static_cast<bool>(made), then, "the stream");
     return made;
@@ -478,7 +478,7 @@ class allocator_calls {
   // `size` bytes, first and last used on `on` (null: the allocator's own stream); NULL for none.
   // The caller gives the block back with deallocate, and keeps the allocator until then. Raw: the
   // context's out-of-memory handlers are not asked.
-  TM_NODISCARD void* allocate(size_t size, stream_ref on = {}, on_failure then = {}) const {
+  [[nodiscard]] void* allocate(size_t size, stream_ref on = {}, on_failure then = {}) const {
     void* block;
     const tm_status status = tm_allocator_alloc(c(), size, on.get(), &block);
     if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
@@ -493,16 +493,17 @@ class allocator_calls {
 
   // Gives back what is not in use, down to `keep` bytes.
   void trim(size_t keep = 0) const { check(tm_allocator_trim(c(), keep)); }
-  TM_NODISCARD tm_status trim(size_t keep, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status trim(size_t keep, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_allocator_trim(c(), keep);
   }
 
-  TM_NODISCARD tm_allocator_stats stats() const {
+  [[nodiscard]] tm_allocator_stats stats() const {
     tm_allocator_stats result;
     check(tm_allocator_get_stats(c(), &result));
     return result;
   }
-  TM_NODISCARD tm_status stats(tm_allocator_stats* out, std::nothrow_t /*nothrow*/) const noexcept {
+  [[nodiscard]] tm_status stats(tm_allocator_stats* out,
+                                std::nothrow_t /*nothrow*/) const noexcept {
     return tm_allocator_get_stats(c(), out);
   }
 
@@ -511,29 +512,29 @@ class allocator_calls {
   tm_allocator* stack_upstream() const noexcept { return tm_stack_upstream(c()); }  // borrowed
 
   void stack_reserve(size_t bytes) const { check(tm_stack_reserve(c(), bytes)); }
-  TM_NODISCARD tm_status stack_reserve(size_t bytes, std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status stack_reserve(size_t bytes, std::nothrow_t /*nothrow*/) const {
     return tm_stack_reserve(c(), bytes);
   }
   void stack_reset() const { check(tm_stack_reset(c())); }
-  TM_NODISCARD tm_status stack_reset(std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status stack_reset(std::nothrow_t /*nothrow*/) const {
     return tm_stack_reset(c());
   }
   void stack_pin() const { check(tm_stack_pin(c())); }
-  TM_NODISCARD tm_status stack_pin(std::nothrow_t /*nothrow*/) const { return tm_stack_pin(c()); }
+  [[nodiscard]] tm_status stack_pin(std::nothrow_t /*nothrow*/) const { return tm_stack_pin(c()); }
   void stack_unpin() const { check(tm_stack_unpin(c())); }
-  TM_NODISCARD tm_status stack_unpin(std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status stack_unpin(std::nothrow_t /*nothrow*/) const {
     return tm_stack_unpin(c());
   }
   void stack_hand_over() const { check(tm_stack_hand_over(c())); }
-  TM_NODISCARD tm_status stack_hand_over(std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status stack_hand_over(std::nothrow_t /*nothrow*/) const {
     return tm_stack_hand_over(c());
   }
-  TM_NODISCARD size_t stack_high_water_mark() const {
+  [[nodiscard]] size_t stack_high_water_mark() const {
     size_t bytes;
     check(tm_stack_high_water_mark(c(), &bytes));
     return bytes;
   }
-  TM_NODISCARD tm_status stack_high_water_mark(size_t* out, std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status stack_high_water_mark(size_t* out, std::nothrow_t /*nothrow*/) const {
     return tm_stack_high_water_mark(c(), out);
   }
 
@@ -556,8 +557,8 @@ class allocator : public detail::counted<tm_allocator, tm_allocator_retain, tm_a
   operator allocator_ref() const noexcept TMCORE_LENDS_ { return get(); }
 
   // Takes a reference over, such as that of any creator of the C API; takes another one.
-  TM_NODISCARD static allocator adopt(tm_allocator* owned) noexcept { return allocator(owned); }
-  TM_NODISCARD static allocator share(allocator_ref other) noexcept {
+  [[nodiscard]] static allocator adopt(tm_allocator* owned) noexcept { return allocator(owned); }
+  [[nodiscard]] static allocator share(allocator_ref other) noexcept {
     return allocator(tm_allocator_retain(other.get()));
   }
 
@@ -580,25 +581,25 @@ inline allocator created(tm_allocator* owned, on_failure then) {
 // The process's own, which are never counted.
 inline allocator_ref host_allocator() noexcept { return tm_host_allocator(); }
 inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator(); }
-TM_NODISCARD inline allocator_ref cuda_allocator(int32_t id, on_failure then = {}) {
+[[nodiscard]] inline allocator_ref cuda_allocator(int32_t id, on_failure then = {}) {
   const allocator_ref found = tm_cuda_allocator(id);
   detail::expect(static_cast<bool>(found), then, "the allocator");
   return found;
 }
 
 // New ones, which keep their stream and upstream alive.
-TM_NODISCARD inline allocator cuda_pool_allocator(stream_ref stream,
-                                                  const tm_cuda_pool_options& options = {},
-                                                  on_failure then = {}) {
+[[nodiscard]] inline allocator cuda_pool_allocator(stream_ref stream,
+                                                   const tm_cuda_pool_options& options = {},
+                                                   on_failure then = {}) {
   return detail::created(tm_cuda_pool_allocator_create(stream.get(), &options), then);
 }
-TM_NODISCARD inline allocator stack_allocator(allocator_ref upstream, stream_ref stream = {},
-                                              const tm_stack_options& options = {},
-                                              on_failure then = {}) {
+[[nodiscard]] inline allocator stack_allocator(allocator_ref upstream, stream_ref stream = {},
+                                               const tm_stack_options& options = {},
+                                               on_failure then = {}) {
   return detail::created(tm_stack_allocator_create(upstream.get(), stream.get(), &options), then);
 }
-TM_NODISCARD inline allocator callback_allocator(const tm_callback_options& options,
-                                                 on_failure then = {}) {
+[[nodiscard]] inline allocator callback_allocator(const tm_callback_options& options,
+                                                  on_failure then = {}) {
   return detail::created(tm_callback_allocator_create(&options), then);
 }
 
@@ -620,12 +621,12 @@ class context {
   ~context() { tm_context_release(c_); }
 
   // With the host allocator in it and nothing else.
-  TM_NODISCARD static context create(on_failure then = {}) {
+  [[nodiscard]] static context create(on_failure then = {}) {
     context made = adopt(tm_context_create());
     detail::expect(static_cast<bool>(made), then, "the context");
     return made;
   }
-  TM_NODISCARD static context adopt(tm_context* owned) noexcept {
+  [[nodiscard]] static context adopt(tm_context* owned) noexcept {
     context adopted;
     adopted.c_ = owned;
     return adopted;
@@ -633,7 +634,7 @@ class context {
 
   tm_context* get() const noexcept TMCORE_LENDS_ { return c_; }
   explicit operator bool() const noexcept { return c_ != nullptr; }
-  TM_NODISCARD tm_context* release() noexcept { return std::exchange(c_, nullptr); }
+  [[nodiscard]] tm_context* release() noexcept { return std::exchange(c_, nullptr); }
 
  private:
   tm_context* c_ = nullptr;
@@ -650,17 +651,17 @@ inline allocator_ref current_allocator(tm_device device) noexcept {
 }
 
 // The same where there must be one: TM_ERR_UNAVAILABLE, naming what is missing.
-TM_NODISCARD inline stream_ref require_stream(on_failure then = {}) {
+[[nodiscard]] inline stream_ref require_stream(on_failure then = {}) {
   const stream_ref found = tm_require_stream();
   detail::expect(static_cast<bool>(found), then, "the stream");
   return found;
 }
-TM_NODISCARD inline allocator_ref require_allocator(tm_device device, on_failure then = {}) {
+[[nodiscard]] inline allocator_ref require_allocator(tm_device device, on_failure then = {}) {
   const allocator_ref found = tm_require_allocator(device);
   detail::expect(static_cast<bool>(found), then, "the allocator");
   return found;
 }
-TM_NODISCARD inline allocator_ref require_allocator(tm_device_type type, on_failure then = {}) {
+[[nodiscard]] inline allocator_ref require_allocator(tm_device_type type, on_failure then = {}) {
   return require_allocator(tm_device_any_(type), then);
 }
 
@@ -942,31 +943,33 @@ class buffer {
   }
 
   // Takes memory over: see tm_buffer_adopt.
-  TM_NODISCARD static buffer adopt_memory(void* data, size_t bytes, int64_t size, tm_dtype dtype,
-                                          tm_device device, tm_deleter deleter, void* user,
-                                          on_failure then = {}) {
+  [[nodiscard]] static buffer adopt_memory(void* data, size_t bytes, int64_t size, tm_dtype dtype,
+                                           tm_device device, tm_deleter deleter, void* user,
+                                           on_failure then = {}) {
     return buffer(detail::making{}, then,
                   [&] { return tm_buffer_adopt(data, bytes, size, dtype, device, deleter, user); });
   }
 
   // Takes a C handle's reference over: buffer::adopt(tm_buffer_move(&b)). Null stays null.
-  TM_NODISCARD static buffer adopt(tm_buffer owned) noexcept {
+  [[nodiscard]] static buffer adopt(tm_buffer owned) noexcept {
     buffer adopted;
     adopted.c_ = owned;
     return adopted;
   }
   // A second reference to what a C handle holds.
-  TM_NODISCARD static buffer share(const tm_buffer* other) noexcept {
+  [[nodiscard]] static buffer share(const tm_buffer* other) noexcept {
     return adopt(tm_buffer_share(other));
   }
 
   const tm_buffer* get() const noexcept TMCORE_LENDS_ { return &c_; }
   explicit operator bool() const noexcept { return tm_buffer_ok(&c_); }
   // Gives the reference away: the caller releases it, and this is null.
-  TM_NODISCARD tm_buffer release() noexcept { return tm_buffer_move(&c_); }
+  [[nodiscard]] tm_buffer release() noexcept { return tm_buffer_move(&c_); }
 
   // The same memory without a reference: valid while this is. Copying it makes one.
-  TM_NODISCARD buffer borrow() const noexcept TMCORE_LENDS_ { return adopt(tm_buffer_borrow(&c_)); }
+  [[nodiscard]] buffer borrow() const noexcept TMCORE_LENDS_ {
+    return adopt(tm_buffer_borrow(&c_));
+  }
 
   int64_t size() const noexcept { return c_.size; }
   bool empty() const noexcept { return c_.size == 0; }
@@ -986,25 +989,25 @@ class buffer {
 
   // `size` elements from `base` on; a size of -1 is the rest. The second form consumes, and counts
   // nothing.
-  TM_NODISCARD buffer slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
+  [[nodiscard]] buffer slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
     return buffer(detail::making{}, then, [&] { return tm_buffer_slice(&c_, base, size); });
   }
-  TM_NODISCARD buffer slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
+  [[nodiscard]] buffer slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
     return buffer(detail::making{}, then,
                   [&] { return tm_buffer_slice_move(release(), base, size); });
   }
 
   // The same bytes as elements of another type.
-  TM_NODISCARD buffer as(tm_dtype dtype, on_failure then = {}) const& {
+  [[nodiscard]] buffer as(tm_dtype dtype, on_failure then = {}) const& {
     return buffer(detail::making{}, then, [&] { return tm_buffer_as(&c_, dtype); });
   }
-  TM_NODISCARD buffer as(tm_dtype dtype, on_failure then = {}) && {
+  [[nodiscard]] buffer as(tm_dtype dtype, on_failure then = {}) && {
     return buffer(detail::making{}, then, [&] { return tm_buffer_as_move(release(), dtype); });
   }
 
   // From here on the memory is also used on `stream`.
   void record_stream(stream_ref stream) const { check(tm_buffer_record_stream(&c_, stream.get())); }
-  TM_NODISCARD tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
     return tm_buffer_record_stream(&c_, stream.get());
   }
 
@@ -1047,10 +1050,10 @@ class buffer_ : public buffer {
   T* begin() const { return data(); }
   T* end() const { return data() + size(); }
 
-  TM_NODISCARD buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
+  [[nodiscard]] buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
     return buffer_(buffer::slice(base, size, then), then);
   }
-  TM_NODISCARD buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
+  [[nodiscard]] buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
     return buffer_(static_cast<buffer&&>(*this).slice(base, size, then), then);
   }
 };
@@ -1066,65 +1069,65 @@ template <class Self>
 class tensor_views {
  public:
   // Another shape; one size may be -1.
-  TM_NODISCARD Self view(const dims& shape, on_failure then = {}) const& {
+  [[nodiscard]] Self view(const dims& shape, on_failure then = {}) const& {
     return share(then, [&](auto t, int take) { return tm_view_(t, shape.get(), take); });
   }
-  TM_NODISCARD Self view(const dims& shape, on_failure then = {}) && {
+  [[nodiscard]] Self view(const dims& shape, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_view_(t, shape.get(), take); });
   }
 
   // The part that starts at `base`, of `size` elements per dimension; a size of -1 is the rest.
-  TM_NODISCARD Self slice(const dims& base, const dims& size, on_failure then = {}) const& {
+  [[nodiscard]] Self slice(const dims& base, const dims& size, on_failure then = {}) const& {
     return share(then,
                  [&](auto t, int take) { return tm_slice_(t, base.get(), size.get(), take); });
   }
-  TM_NODISCARD Self slice(const dims& base, const dims& size, on_failure then = {}) && {
+  [[nodiscard]] Self slice(const dims& base, const dims& size, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_slice_(t, base.get(), size.get(), take); });
   }
 
   // The same for the outermost dimension, all of the others.
-  TM_NODISCARD Self slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
+  [[nodiscard]] Self slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
     return share(then, [&](auto t, int take) { return tm_slice_outer_(t, base, size, take); });
   }
-  TM_NODISCARD Self slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
+  [[nodiscard]] Self slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_slice_outer_(t, base, size, take); });
   }
 
   // Dimension i of the result is dimension order[i].
-  TM_NODISCARD Self permute(const dims& order, on_failure then = {}) const& {
+  [[nodiscard]] Self permute(const dims& order, on_failure then = {}) const& {
     return share(then, [&](auto t, int take) { return tm_permute_(t, order.get(), take); });
   }
-  TM_NODISCARD Self permute(const dims& order, on_failure then = {}) && {
+  [[nodiscard]] Self permute(const dims& order, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_permute_(t, order.get(), take); });
   }
 
   // Exchanges two dimensions.
-  TM_NODISCARD Self transpose(int32_t a, int32_t b, on_failure then = {}) const& {
+  [[nodiscard]] Self transpose(int32_t a, int32_t b, on_failure then = {}) const& {
     return share(then, [&](auto t, int take) { return tm_transpose_(t, a, b, take); });
   }
-  TM_NODISCARD Self transpose(int32_t a, int32_t b, on_failure then = {}) && {
+  [[nodiscard]] Self transpose(int32_t a, int32_t b, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_transpose_(t, a, b, take); });
   }
 
   // Exchanges the two dimensions of a matrix.
-  TM_NODISCARD Self t(on_failure then = {}) const& {
+  [[nodiscard]] Self t(on_failure then = {}) const& {
     return share(then, [](auto t, int take) { return tm_t_(t, take); });
   }
-  TM_NODISCARD Self t(on_failure then = {}) && {
+  [[nodiscard]] Self t(on_failure then = {}) && {
     return take(then, [](auto t, int take) { return tm_t_(t, take); });
   }
 
   // Drops, inserts a dimension of size 1.
-  TM_NODISCARD Self squeeze(int32_t dim, on_failure then = {}) const& {
+  [[nodiscard]] Self squeeze(int32_t dim, on_failure then = {}) const& {
     return share(then, [&](auto t, int take) { return tm_squeeze_(t, dim, take); });
   }
-  TM_NODISCARD Self squeeze(int32_t dim, on_failure then = {}) && {
+  [[nodiscard]] Self squeeze(int32_t dim, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_squeeze_(t, dim, take); });
   }
-  TM_NODISCARD Self unsqueeze(int32_t dim, on_failure then = {}) const& {
+  [[nodiscard]] Self unsqueeze(int32_t dim, on_failure then = {}) const& {
     return share(then, [&](auto t, int take) { return tm_unsqueeze_(t, dim, take); });
   }
-  TM_NODISCARD Self unsqueeze(int32_t dim, on_failure then = {}) && {
+  [[nodiscard]] Self unsqueeze(int32_t dim, on_failure then = {}) && {
     return take(then, [&](auto t, int take) { return tm_unsqueeze_(t, dim, take); });
   }
 
@@ -1190,30 +1193,30 @@ class tensor : public detail::tensor_views<tensor> {
   }
 
   // Takes memory over: see tm_adopt.
-  TM_NODISCARD static tensor adopt_memory(void* data, size_t bytes, const dims& shape,
-                                          tm_dtype dtype, tm_device device, tm_deleter deleter,
-                                          void* user, on_failure then = {}) {
+  [[nodiscard]] static tensor adopt_memory(void* data, size_t bytes, const dims& shape,
+                                           tm_dtype dtype, tm_device device, tm_deleter deleter,
+                                           void* user, on_failure then = {}) {
     return tensor(detail::making{}, then, [&] {
       return tm_adopt_(data, bytes, shape.get(), dtype, device, deleter, user);
     });
   }
 
   // Takes a C handle's reference over: tensor::adopt(tm_move(&t)). Null stays null.
-  TM_NODISCARD static tensor adopt(tm_tensor owned) noexcept {
+  [[nodiscard]] static tensor adopt(tm_tensor owned) noexcept {
     return tensor(detail::making{}, [&] { return tm_move(&owned); });
   }
   // A second reference to what a C handle holds.
-  TM_NODISCARD static tensor share(const tm_tensor* other) noexcept {
+  [[nodiscard]] static tensor share(const tm_tensor* other) noexcept {
     return tensor(detail::making{}, [&] { return tm_share(other); });
   }
 
   const tm_tensor* get() const noexcept TMCORE_LENDS_ { return &c_; }
   explicit operator bool() const noexcept { return tm_ok(&c_); }
   // Gives the reference away: the caller releases it, and this is null.
-  TM_NODISCARD tm_tensor release() noexcept { return tm_move(&c_); }
+  [[nodiscard]] tm_tensor release() noexcept { return tm_move(&c_); }
 
   // The same memory without a reference: valid while this is. Copying it makes one.
-  TM_NODISCARD tensor borrow() const noexcept TMCORE_LENDS_ {
+  [[nodiscard]] tensor borrow() const noexcept TMCORE_LENDS_ {
     return tensor(detail::making{}, [&] { return tm_borrow(&c_); });
   }
 
@@ -1251,7 +1254,7 @@ class tensor : public detail::tensor_views<tensor> {
 
   // What a kernel takes, with type and rank checked. With std::nothrow it has no data on failure.
   template <class T, int Rank>
-  TM_NODISCARD accessor<T, Rank> access(on_failure then = {}) const {
+  [[nodiscard]] accessor<T, Rank> access(on_failure then = {}) const {
     accessor<T, Rank> result;
     const tm_status status = make_accessor(&c_, &result);
     if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
@@ -1261,13 +1264,13 @@ class tensor : public detail::tensor_views<tensor> {
   }
 
   // The memory the tensor reaches, from its first element to its last.
-  TM_NODISCARD buffer memory(on_failure then = {}) const {
+  [[nodiscard]] buffer memory(on_failure then = {}) const {
     return buffer(detail::making{}, then, [&] { return tm_buffer_of(&c_); });
   }
 
   // From here on the memory is also used on `stream`.
   void record_stream(stream_ref stream) const { check(tm_record_stream(&c_, stream.get())); }
-  TM_NODISCARD tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
+  [[nodiscard]] tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
     return tm_record_stream(&c_, stream.get());
   }
 
@@ -1310,7 +1313,7 @@ class tensor_ : public tensor, public detail::tensor_views<tensor_<T>> {
   // as a tensor&.
   T* data() const { return *this ? tensor::data<T>() : nullptr; }
   template <int Rank>
-  TM_NODISCARD accessor<T, Rank> access(on_failure then = {}) const {
+  [[nodiscard]] accessor<T, Rank> access(on_failure then = {}) const {
     return tensor::access<T, Rank>(then);
   }
 
@@ -1330,14 +1333,14 @@ class tensor_ : public tensor, public detail::tensor_views<tensor_<T>> {
 
 // A contiguous tensor of the same shape, from the context: on the same device; on another device
 // type; of another dtype.
-TM_NODISCARD inline tensor empty_like(const tensor& like, on_failure then = {}) {
+[[nodiscard]] inline tensor empty_like(const tensor& like, on_failure then = {}) {
   return tensor(detail::making{}, then, [&] { return tm_empty_like(like.get()); });
 }
-TM_NODISCARD inline tensor empty_like(const tensor& like, tm_device_type type,
-                                      on_failure then = {}) {
+[[nodiscard]] inline tensor empty_like(const tensor& like, tm_device_type type,
+                                       on_failure then = {}) {
   return tensor(detail::making{}, then, [&] { return tm_empty_like_on(like.get(), type); });
 }
-TM_NODISCARD inline tensor empty_like(const tensor& like, tm_dtype dtype, on_failure then = {}) {
+[[nodiscard]] inline tensor empty_like(const tensor& like, tm_dtype dtype, on_failure then = {}) {
   return tensor(detail::making{}, then, [&] { return tm_empty_like_as(like.get(), dtype); });
 }
 
@@ -1360,32 +1363,32 @@ inline std::string to_string(const buffer& b) {
 inline void copy(const tensor& source, const tensor& destination) {
   check(tm_copy(source.get(), destination.get()));
 }
-TM_NODISCARD inline tm_status copy(const tensor& source, const tensor& destination,
-                                   std::nothrow_t /*nothrow*/) {
+[[nodiscard]] inline tm_status copy(const tensor& source, const tensor& destination,
+                                    std::nothrow_t /*nothrow*/) {
   return tm_copy(source.get(), destination.get());
 }
 inline void copy(const buffer& source, const buffer& destination) {
   check(tm_buffer_copy(source.get(), destination.get()));
 }
-TM_NODISCARD inline tm_status copy(const buffer& source, const buffer& destination,
-                                   std::nothrow_t /*nothrow*/) {
+[[nodiscard]] inline tm_status copy(const buffer& source, const buffer& destination,
+                                    std::nothrow_t /*nothrow*/) {
   return tm_buffer_copy(source.get(), destination.get());
 }
 
 inline void clear(const tensor& destination) { check(tm_clear(destination.get())); }
-TM_NODISCARD inline tm_status clear(const tensor& destination, std::nothrow_t /*nothrow*/) {
+[[nodiscard]] inline tm_status clear(const tensor& destination, std::nothrow_t /*nothrow*/) {
   return tm_clear(destination.get());
 }
 inline void clear(const buffer& destination) { check(tm_buffer_clear(destination.get())); }
-TM_NODISCARD inline tm_status clear(const buffer& destination, std::nothrow_t /*nothrow*/) {
+[[nodiscard]] inline tm_status clear(const buffer& destination, std::nothrow_t /*nothrow*/) {
   return tm_buffer_clear(destination.get());
 }
 
 inline void fill_bytes(const tensor& destination, uint8_t value) {
   check(tm_fill_bytes(destination.get(), value));
 }
-TM_NODISCARD inline tm_status fill_bytes(const tensor& destination, uint8_t value,
-                                         std::nothrow_t /*nothrow*/) {
+[[nodiscard]] inline tm_status fill_bytes(const tensor& destination, uint8_t value,
+                                          std::nothrow_t /*nothrow*/) {
   return tm_fill_bytes(destination.get(), value);
 }
 
