@@ -154,12 +154,23 @@ inline std::string to_string(tm_device device) {
   return device.type == TM_DEVICE ? std::string(type) + ":" + std::to_string(device.id) : type;
 }
 
+namespace detail {
+
+// What may stand for a size: integers and constants of plain enums, but no dtype by mistake.
+template <class T>
+constexpr bool is_size = (std::is_integral<T>::value ||
+                          (std::is_enum<T>::value && std::is_convertible<T, int64_t>{})) &&
+                         !std::is_same<T, tm_dtype>::value &&
+                         !std::is_same<T, tm_device_type>::value;
+
+}  // namespace detail
+
 // A list with one number per dimension: sizes, where a slice starts, the order of a permutation.
 // Made of 0 to 8 integers of any type: {tokens, 3 * hidden}; {} is the scalar's. Only as many
 // entries as there are dimensions are ever written or read.
 class dims {
  public:
-  template <class... Integer, class = std::enable_if_t<(std::is_integral<Integer>::value && ...)>>
+  template <class... Integer, class = std::enable_if_t<(detail::is_size<Integer> && ...)>>
   dims(Integer... dim) noexcept {
     static_assert(sizeof...(Integer) <= TM_MAX_RANK, "rank out of 0 to 8");
     c_.rank = static_cast<int32_t>(sizeof...(Integer));

@@ -28,6 +28,8 @@ static_assert(std::is_base_of<tmcore::tensor, tmcore::tensor_<float>>::value, "i
 static_assert(std::is_same<decltype(tmcore::tensor_<float>().slice(0).view({1})),
                            tmcore::tensor_<float>>::value,
               "views of a typed tensor are typed");
+static_assert(!std::is_constructible<tmcore::dims, int, tm_dtype>::value, "an argument too few");
+static_assert(!std::is_constructible<tmcore::dims, double>::value, "no size");
 static_assert(std::is_same<decltype(tmcore::buffer_<int>().slice(0)), tmcore::buffer_<int>>::value,
               "slices of a typed buffer are typed");
 
@@ -153,6 +155,8 @@ void shapes_take_any_integers() {
   TM_CHECK_EQ(shape[1], 6);
   TM_CHECK_EQ(shape[2], -1);
   TM_CHECK(std::vector<int64_t>(shape.begin(), shape.end()).size() == 4);
+  enum { HEADS = 3 };
+  TM_CHECK_EQ(tmcore::dims(HEADS, HEADS)[1], 3);
   TM_CHECK(tmcore::dims{} == tmcore::dims::of(0, nullptr));
   const int64_t many[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
   const std::vector<int64_t> at_run_time = {7, 8};
