@@ -803,6 +803,27 @@ class owning_entry {
   Entry entry_;
 };
 
+// Entries one after another, as bases: they are opened in order and closed in the reverse order,
+// also where one of them throws. The index tells those of one kind apart.
+template <size_t Index, class Entry>
+class indexed : public Entry {
+ public:
+  using Entry::Entry;
+};
+
+template <class Indices, class... Entries>
+class entries;
+
+template <size_t... Index, class... Entries>
+class entries<std::index_sequence<Index...>, Entries...> : private indexed<Index, Entries>... {
+ protected:
+  // Opening a frame sets what closing it reads.
+  // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
+  entries(typename Entries::argument... arguments, [[maybe_unused]] const char* file,
+          [[maybe_unused]] int line)
+      : indexed<Index, Entries>(std::move(arguments), file, line)... {}
+};
+
 // Which entry an argument makes.
 allocator_entry entry_for(allocator_ref);
 allocator_entry entry_for(const allocator&);
@@ -832,31 +853,13 @@ oom_entry<Function> entry_for(oom_handler<Function>&&);
 // Cost: that of TM_USE_ALLOCATOR and the like, one after another, to the instruction; what is
 // borrowed is not counted.
 template <class... Entries>
-class context_guard;
-
-template <>
-class context_guard<> {
+class context_guard : private detail::entries<std::index_sequence_for<Entries...>, Entries...> {
  public:
-  explicit context_guard(const char* /*file*/ = nullptr, int /*line*/ = 0) noexcept {}
-  context_guard(const context_guard&) = delete;
-  context_guard& operator=(const context_guard&) = delete;
-};
-
-template <class First, class... Rest>
-class context_guard<First, Rest...> {
- public:
-  explicit context_guard(typename First::argument first, typename Rest::argument... rest,
+  explicit context_guard(typename Entries::argument... arguments,
                          const char* file = __builtin_FILE(), int line = __builtin_LINE())
-      : first_(std::move(first), file, line),
-        // Opening a frame sets what closing it reads.
-        // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
-        rest_(std::move(rest)..., file, line) {}
+      : context_guard::entries(std::move(arguments)..., file, line) {}
   context_guard(const context_guard&) = delete;
   context_guard& operator=(const context_guard&) = delete;
-
- private:
-  First first_;
-  context_guard<Rest...> rest_;
 };
 
 template <class... Arguments>
