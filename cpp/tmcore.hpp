@@ -817,8 +817,6 @@ class entries;
 template <size_t... Index, class... Entries>
 class entries<std::index_sequence<Index...>, Entries...> : private indexed<Index, Entries>... {
  protected:
-  // Opening a frame sets what closing it reads.
-  // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
   entries(typename Entries::argument... arguments, [[maybe_unused]] const char* file,
           [[maybe_unused]] int line)
       : indexed<Index, Entries>(std::move(arguments), file, line)... {}
@@ -843,8 +841,8 @@ oom_entry<Function> entry_for(oom_handler<Function>&&);
 // Makes allocators, streams, contexts and out-of-memory handlers current, in the order given, until
 // the end of the block; then pops them in the reverse order.
 //
-//   tmcore::context_guard guard{stream, arena, tmcore::oom_handler{[&](auto&) { return evict();
-//   }}};
+//   auto evict = [&](const tm_oom_request&) { return cache.drop_oldest(); };
+//   tmcore::context_guard guard{stream, arena, tmcore::oom_handler{evict}};
 //
 // What is named is borrowed and outlives the guard; a temporary is kept in the guard. Null changes
 // nothing and still pops as one. Where opening one throws, those before it are popped.
@@ -857,6 +855,8 @@ class context_guard : private detail::entries<std::index_sequence_for<Entries...
  public:
   explicit context_guard(typename Entries::argument... arguments,
                          const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      // Opening a frame sets what closing it reads.
+      // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
       : context_guard::entries(std::move(arguments)..., file, line) {}
   context_guard(const context_guard&) = delete;
   context_guard& operator=(const context_guard&) = delete;

@@ -181,17 +181,21 @@ void exceptions_pop_what_was_pushed() {
 }
 
 // May be copied so many times; then it throws.
-struct fragile_handler {
-  explicit fragile_handler(int copies) noexcept : copies_left(copies) {}
-  fragile_handler(const fragile_handler& other) : copies_left(other.copies_left - 1) {
-    if (copies_left < 0) {
+class fragile_handler {
+ public:
+  explicit fragile_handler(int copies) noexcept : copies_left_(copies) {}
+  fragile_handler(const fragile_handler& other) : copies_left_(other.copies_left_ - 1) {
+    if (copies_left_ < 0) {
       open_at_the_throw = tm_context_depth();
       throw std::runtime_error("while pushing");
     }
   }
   bool operator()(const tm_oom_request& /*request*/) const { return false; }
+
   static size_t open_at_the_throw;
-  int copies_left;
+
+ private:
+  int copies_left_;
 };
 
 size_t fragile_handler::open_at_the_throw;

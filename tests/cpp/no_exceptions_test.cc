@@ -17,14 +17,14 @@ char fatal_message[1024];
 
 [[noreturn]] void leave(const char* message, void* /*user*/) {
   std::strncpy(fatal_message, message, sizeof fatal_message - 1);
-  std::longjmp(after, 1);
+  std::longjmp(after, 1);  // NOLINT(cert-err52-cpp): there are no exceptions
 }
 
 template <class Function>
 void expect_fatal(const char* text, Function function) {
   fatal_message[0] = '\0';
   tm_set_fatal_handler(leave, nullptr);
-  if (setjmp(after) == 0) {
+  if (setjmp(after) == 0) {  // NOLINT(cert-err52-cpp)
     function();
   }
   tm_set_fatal_handler(nullptr, nullptr);

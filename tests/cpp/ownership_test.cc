@@ -112,10 +112,8 @@ void copies_share_and_moves_do_not(Handle x) {
   y = Handle();
   z = x;
   TM_CHECK_EQ(references(x), 2);
-  std::vector<Handle> many;
-  for (int i = 0; i < 6; i++) {
-    many.push_back(x);  // and moves those that are there as it grows
-  }
+  std::vector<Handle> many(3, x);
+  many.insert(many.end(), 3, x);  // moves those that are there
   TM_CHECK_EQ(references(x), 8);
   many.erase(many.begin(), many.begin() + 4);
   TM_CHECK_EQ(references(x), 4);

@@ -19,8 +19,7 @@ void shared_memory_is_freed_once() {
       threads.emplace_back([x, shared] {
         for (int i = 0; i < ROUNDS; i++) {
           const tmcore::tensor_<int> part = x.slice(i, 1);
-          const tmcore::allocator mine = shared;
-          const tmcore::context_guard guard{mine};
+          const tmcore::context_guard guard{tmcore::allocator(shared)};
           TM_CHECK(tmcore::current_allocator(TM_CPU) == shared);
           TM_CHECK_EQ(part.size(), 1);
         }
