@@ -167,6 +167,34 @@ void chains_pass_their_reference_on() {
   TM_CHECK_EQ(b.size(), 1);
 }
 
+template <class View>
+void expect_consumes(View view) {
+  counting_upstream upstream;
+  tensor x({1, 4}, TM_F32, upstream.get());
+  const tensor y = view(std::move(x));
+  TM_CHECK(!x);
+  TM_CHECK_EQ(references(y), 1);
+  TM_CHECK(!view(tensor()));
+}
+
+void views_of_what_goes_consume_it() {
+  expect_consumes([](tensor&& x) { return std::move(x).view({4}, std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).slice({0, 1}, {1, 2}, std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).slice(0, 1, std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).permute({1, 0}, std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).transpose(0, 1, std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).t(std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).squeeze(0, std::nothrow); });
+  expect_consumes([](tensor&& x) { return std::move(x).unsqueeze(0, std::nothrow); });
+  buffer b(16, TM_U8, TM_CPU);
+  const buffer slice = std::move(b).slice(8);
+  TM_CHECK(!b);
+  buffer whole = slice;
+  const buffer words = std::move(whole).as(TM_I32);
+  TM_CHECK(!whole);
+  TM_CHECK_EQ(references(words), 2);
+}
+
 void a_failed_view_leaks_nothing() {
   counting_upstream upstream;
   const tensor x({4, 6}, TM_F32, upstream.get());
@@ -327,6 +355,7 @@ int main() {
   RUN_TEST(tensors_share);
   RUN_TEST(borrowing_counts_nothing);
   RUN_TEST(chains_pass_their_reference_on);
+  RUN_TEST(views_of_what_goes_consume_it);
   RUN_TEST(a_failed_view_leaks_nothing);
   RUN_TEST(memory_outlives_its_allocator);
   RUN_TEST(c_and_cpp_mix);
