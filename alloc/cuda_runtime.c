@@ -217,9 +217,8 @@ bool tm_device_usable_(int32_t id) {
   return tm_cuda_usable_() && id >= 0 && id < TM_MAX_DEVICES && !is_lost(id);
 }
 
-static tm_status make_current(int32_t id, int* previous) {
-  TM_TRY_CUDA(cudaGetDevice(previous));
-  if (*previous == id) {
+static tm_status make_current(int32_t id, int previous) {
+  if (previous == id) {
     return TM_OK;
   }
   const cudaError_t code = cudaSetDevice(id);
@@ -237,9 +236,10 @@ static void exchange_capture_mode(enum cudaStreamCaptureMode* mode) {
 }
 
 static tm_status enter_checked(int32_t id, tm_device_guard* guard) {
+  TM_TRY_CUDA(cudaGetDevice(&guard->current));
   guard->outer = entered_device;
   entered_device = id;  // a sticky error from here on is this device's
-  const tm_status status = make_current(id, &guard->current);
+  const tm_status status = make_current(id, guard->current);
   if (status != TM_OK) {
     entered_device = guard->outer;
     return status;
