@@ -25,6 +25,10 @@ bazel() {
   (cd "$copy" && ./bazelw --output_base="$work/output" "$@") > "$log" 2>&1 < /dev/null
 }
 
+apply() {
+  (cd "$copy" && GIT_CEILING_DIRECTORIES=$work git apply "$@")  # the copy is no repository
+}
+
 clean_up() {
   bazel shutdown
   chmod -R u+w "$work"
@@ -49,10 +53,9 @@ target_of() {
   echo "//tests/turbomind:$(basename "$1" .c)"
 }
 
-# Whether the compiler complained about FILE, the test, and not about the library.
-compiler_objects_to() {
-  grep -qE "^tests/turbomind/$(basename "$1"):[0-9]+:[0-9]+: error: " "$log" &&
-    ! grep -E '^[^ ]+:[0-9]+:[0-9]+: error: ' "$log" | grep -qv "^tests/turbomind/"
+# Whether FILE, the test, is all that does not compile.
+only_the_test_does_not_compile() {
+  [[ $(grep -oE 'Compiling [^ ]+ failed' "$log" | sort -u) == "Compiling ${1#"$copy/"} failed" ]]
 }
 
 # What becomes of the test when the patch is applied.
@@ -60,7 +63,7 @@ verdict() {
   local row=$1 patch=$2 source=$3 target
   target=$(target_of "$source")
   if ! bazel build "$target"; then
-    if head -n 1 "$patch" | grep -qx 'caught by the compiler' && compiler_objects_to "$source"; then
+    if head -n 1 "$patch" | grep -qx 'caught by the compiler' && only_the_test_does_not_compile "$source"; then
       echo "caught"
     else
       echo "does not build"
@@ -82,13 +85,13 @@ mutate() {
     echo "no such row"
     return
   fi
-  if ! (cd "$copy" && patch --dry-run -p1 -F0 -s < "$patch") > "$log" 2>&1; then
+  if ! apply --check "$patch" 2> "$log"; then
     echo "patch does not apply"
     return
   fi
-  (cd "$copy" && patch -p1 -F0 -s < "$patch")
+  apply "$patch"
   result=$(verdict "$row" "$patch" "$source")
-  (cd "$copy" && patch -p1 -F0 -s -R < "$patch")
+  apply --reverse "$patch"
   echo "$result"
 }
 

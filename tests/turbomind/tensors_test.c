@@ -185,6 +185,7 @@ Test(turbomind, negative_sizes_and_sizes_that_overflow_are_errors) {
   const int64_t huge = (int64_t)1 << 32;
   expect_null(tm_empty(TM_SHAPE(4, -4), TM_F32, TM_CPU), TM_ERR_INVALID);
   expect_null(tm_empty(TM_SHAPE(-4), TM_F32, TM_CPU), TM_ERR_INVALID);
+  expect_null(tm_empty(TM_SHAPE(-4, -4), TM_F32, TM_CPU), TM_ERR_INVALID);
   expect_null(tm_empty(TM_SHAPE((int64_t)1 << 62), TM_F32, TM_CPU), TM_ERR_OVERFLOW);
   expect_null(tm_empty(TM_SHAPE(huge, huge), TM_U8, TM_CPU), TM_ERR_OVERFLOW);
   expect_null_buffer(tm_buffer_empty(-4, TM_F32, TM_CPU), TM_ERR_INVALID);
