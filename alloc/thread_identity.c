@@ -13,7 +13,7 @@ struct tm_thread_identity {
 
 __thread tm_thread_identity* tm_this_thread_ __attribute__((tls_model("initial-exec")));
 
-static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static tm_thread_exit at_exit;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static uint32_t process;  // forks between the first process and this one
 

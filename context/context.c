@@ -28,7 +28,7 @@ typedef struct context_object {
 } context_object;
 
 static __thread context_object first_context;
-static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static tm_thread_exit at_exit;
 
 //===-- Lifetime ----------------------------------------------------------===//
 
