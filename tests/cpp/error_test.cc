@@ -49,7 +49,7 @@ void an_error_carries_its_record() {
   TM_CHECK_EQ(e.code(), TM_ERR_INVALID);
   TM_CHECK(std::strstr(e.what(), "(2,3)"));
   TM_CHECK(std::strstr(e.trace(), "layer"));
-  TM_CHECK(std::strstr(e.file(), "tensor/layout.c"));
+  TM_CHECK(std::strcmp(e.file(), "layout.c") == 0);
   TM_CHECK_GT(e.line(), 0);
   TM_CHECK_EQ(e.restore(), TM_ERR_INVALID);  // for a C caller
   TM_CHECK_EQ(std::strcmp(tm_last_error()->message, e.what()), 0);
