@@ -371,7 +371,7 @@ static bool has_owner(const stack* s) {
   return owner && !tm_thread_identity_ended(owner);
 }
 
-// Replaces the owner, which has ended or is the calling thread.
+// Replaces the owner, which has ended, is the calling thread, or no thread.
 static void set_owner(stack* s, tm_thread_identity* owner) {
   tm_thread_identity_release(__atomic_exchange_n(&s->owner, owner, __ATOMIC_ACQ_REL));
 }
@@ -853,6 +853,18 @@ tm_status tm_stack_hand_over(tm_allocator* allocator) {
   TM_TRY(begin(allocator, "tm_stack_hand_over", &was_unowned));
   give_up((stack*)allocator);
   return TM_OK;
+}
+
+bool tm_stack_pass_(tm_allocator* allocator, tm_thread_identity* from, tm_thread_identity* to) {
+  stack* s = (stack*)allocator;
+  pthread_mutex_lock(&owner_lock);
+  const tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_RELAXED);
+  const bool passes = owner == from || owner == to || !has_owner(s);
+  if (passes) {
+    set_owner(s, to ? tm_thread_identity_retain(to) : NULL);
+  }
+  pthread_mutex_unlock(&owner_lock);
+  return passes;
 }
 
 tm_status tm_stack_high_water_mark(tm_allocator* allocator, size_t* out) {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "alloc/cuda_runtime.h"
+#include "alloc/destroy_watch.h"
 #include "alloc/event_cache.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/event.h"
@@ -106,6 +107,7 @@ void tm_stream_release(tm_stream* stream) {
   if (!stream || __atomic_fetch_sub(&stream->references, 1, __ATOMIC_ACQ_REL) != 1) {
     return;
   }
+  tm_tell_destroy_(stream, "stream");
   if (!stream->adopted) {
     destroy_handle(stream->handle, stream->device_id);
   }
