@@ -57,6 +57,7 @@ void context_entered_is_left(context_object* entered);
 void context_take_arenas(context_object* object);
 void context_give_arenas_back(context_object* object);
 
-void context_release_captured(captured_context* captured);
+// NULL is a no-op.
+void context_release_captured(captured_context* what);
 
 #endif  // TM_CONTEXT_OBJECT_H_

@@ -224,7 +224,8 @@ Test(context, a_new_thread_inherits_nothing) {
 
 Test(context, pop_on_an_empty_context_is_caught) {
   tm_frame frame = {.file = "here.c", .line = 7};
-  EXPECT_FATAL(tm_pop(&frame), "the scope of here.c:7 is closed on a thread that has no scope open");
+  EXPECT_FATAL(tm_pop(&frame),
+               "the scope of here.c:7 is closed on a thread that has no scope open");
 }
 
 Test(context, guard_destroyed_out_of_order_is_caught_with_both_places) {

@@ -287,7 +287,7 @@ Test(hand_over, a_moved_arena_is_used_where_its_token_is_attached_and_nowhere_el
   cr_expect(eq(int, b.inside, TM_OK));
   cr_expect(eq(int, b.afterwards, TM_ERR_BUSY));
   cr_expect(eq(int, allocate(stack, &refused), TM_ERR_BUSY));  // the token is still out
-  tm_storage_release(b.storage);                                // legal on any thread
+  tm_storage_release(b.storage);                               // legal on any thread
   for (size_t i = 0; i < before->size; i++) {
     cr_assert(eq(int, ((unsigned char*)before->data)[i], 7));
   }

@@ -219,8 +219,8 @@ Test(context, random_programs_show_what_is_open) {
     for (int i = 0; i < CONTEXTS; i++) tm_context_release(contexts[i]);
     tm_context_release(token);
     token = NULL;
-    cr_assert(mistakes == 0, "TM_TEST_SEED=%llu: %zu mistakes", (unsigned long long)(seed + program),
-              mistakes);
+    cr_assert(mistakes == 0, "TM_TEST_SEED=%llu: %zu mistakes",
+              (unsigned long long)(seed + program), mistakes);
   }
   for (int i = 1; i < 4; i++) tm_stream_release(streams[i]);
 }

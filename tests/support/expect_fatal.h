@@ -19,15 +19,15 @@ void expect_fatal_begin(void);
 void expect_fatal_end(void);
 
 // The message must contain `words`.
-#define EXPECT_FATAL(statement, words)                                      \
-  do {                                                                      \
-    expect_fatal_begin();                                                   \
-    if (!setjmp(expect_fatal_back)) {                                       \
-      statement;                                                            \
-    }                                                                       \
-    expect_fatal_end();                                                     \
-    cr_expect(strstr(expect_fatal_message, words) != NULL,                  \
-              "\"%s\" is not in \"%s\"", words, expect_fatal_message);      \
+#define EXPECT_FATAL(statement, words)                                                       \
+  do {                                                                                       \
+    expect_fatal_begin();                                                                    \
+    if (!setjmp(expect_fatal_back)) {                                                        \
+      statement;                                                                             \
+    }                                                                                        \
+    expect_fatal_end();                                                                      \
+    cr_expect(strstr(expect_fatal_message, words) != NULL, "\"%s\" is not in \"%s\"", words, \
+              expect_fatal_message);                                                         \
   } while (0)
 
 #endif  // TM_TESTS_SUPPORT_EXPECT_FATAL_H_
