@@ -616,39 +616,39 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
 
 //===-- Contexts ----------------------------------------------------------===//
 
-// A context of one's own, for fibers and tasks that carry theirs. One owner: it moves, and is not
-// copied. Destroyed while it is current on a thread is fatal.
-class context {
+// A context of one's own, for fibers and tasks that carry theirs, or what was captured of one for
+// other threads. Copies share it. The last one destroyed while it is current on a thread is fatal,
+// unless it came from capture().
+class context : public detail::counted<tm_context, tm_context_retain, tm_context_release> {
  public:
   constexpr context() noexcept = default;
-  context(context&& other) noexcept : c_(other.release()) {}
-  context& operator=(context&& other) noexcept {
-    context taken(std::move(other));
-    std::swap(c_, taken.c_);
-    return *this;
-  }
-  context(const context&) = delete;
-  context& operator=(const context&) = delete;
-  ~context() { tm_context_release(c_); }
 
   // With the host allocator in it and nothing else.
   [[nodiscard]] static context create(on_failure then = {}) {
-    context made = adopt(tm_context_create());
-    detail::expect(static_cast<bool>(made), then, "the context");
-    return made;
+    return made(tm_context_create(), then);
   }
-  [[nodiscard]] static context adopt(tm_context* owned) noexcept {
-    context adopted;
-    adopted.c_ = owned;
-    return adopted;
+  // What is current here, for any number of threads: tm_context_capture.
+  [[nodiscard]] static context capture(on_failure then = {}) {
+    return made(tm_context_capture(), then);
   }
-
-  tm_context* get() const noexcept TMCORE_LENDS_ { return c_; }
-  explicit operator bool() const noexcept { return c_ != nullptr; }
-  [[nodiscard]] tm_context* release() noexcept { return std::exchange(c_, nullptr); }
+  // The same with the arenas themselves, for one thread at a time: tm_context_capture_move.
+  [[nodiscard]] static context capture_move(on_failure then = {}) {
+    return made(tm_context_capture_move(), then);
+  }
+  // Takes a reference over; takes another one.
+  [[nodiscard]] static context adopt(tm_context* owned) noexcept { return context(owned); }
+  [[nodiscard]] static context share(tm_context* other) noexcept {
+    return context(tm_context_retain(other));
+  }
 
  private:
-  tm_context* c_ = nullptr;
+  explicit context(tm_context* owned) noexcept : counted(owned) {}
+
+  static context made(tm_context* owned, on_failure then) {
+    context result(owned);
+    detail::expect(static_cast<bool>(result), then, "the context");
+    return result;
+  }
 };
 
 // What is innermost in the thread's context; null where there is nothing. The cost is C's: two

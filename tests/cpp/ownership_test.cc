@@ -17,7 +17,7 @@ static_assert(std::is_trivially_copyable<tmcore::stream_ref>::value, "passed by 
 static_assert(std::is_nothrow_move_constructible<tmcore::tensor>::value, "vectors move it");
 static_assert(std::is_nothrow_move_constructible<tmcore::buffer>::value, "vectors move it");
 static_assert(std::is_nothrow_move_constructible<tmcore::allocator>::value, "vectors move it");
-static_assert(!std::is_copy_constructible<tmcore::context>::value, "one owner");
+static_assert(!std::is_constructible<tmcore::context, tm_context*>::value, "adopt, share");
 static_assert(std::is_nothrow_move_assignable<tmcore::context>::value, "it moves");
 // An owner neither becomes a raw pointer unasked, nor is made of one without saying how.
 static_assert(!std::is_convertible<tmcore::allocator, tm_allocator*>::value, "get()");
@@ -280,7 +280,7 @@ void adopted_memory_is_deleted_once() {
   ::operator delete(memory);
 }
 
-void contexts_have_one_owner() {
+void contexts_move_and_share() {
   const int64_t live = tm_bookkeeping_live();
   {
     tmcore::context a = tmcore::context::create();
@@ -294,6 +294,9 @@ void contexts_have_one_owner() {
     std::swap(a, b);
     b = tmcore::context::adopt(b.release());
     TM_CHECK(b);
+    a = b;
+    TM_CHECK_EQ(a.get(), b.get());
+    b = tmcore::context::share(a.get());
   }
   TM_CHECK_EQ(tm_bookkeeping_live(), live);
 }
@@ -361,7 +364,7 @@ int main() {
   RUN_TEST(c_and_cpp_mix);
   RUN_TEST(tensors_of_buffers_and_back);
   RUN_TEST(adopted_memory_is_deleted_once);
-  RUN_TEST(contexts_have_one_owner);
+  RUN_TEST(contexts_move_and_share);
   RUN_TEST(streams_and_events);
   return 0;
 }

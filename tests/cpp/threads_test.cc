@@ -44,10 +44,53 @@ void tensors_move_between_threads() {
   TM_CHECK_EQ(stack.stats().live_blocks, 1u);
 }
 
+// A task takes the caller's context along by copying a handle.
+void captured_contexts_go_along_with_tasks() {
+  counting_upstream upstream;
+  const tmcore::allocator shared = tmcore::allocator::share(upstream.get());
+  tmcore::context token;
+  {
+    const tmcore::allocator arena = tmcore::stack_allocator(shared);
+    const tmcore::context_guard guard{arena};
+    token = tmcore::context::capture();
+  }
+  std::vector<std::thread> threads;
+  for (int t = 0; t < THREADS; t++) {
+    threads.emplace_back([token, shared] {
+      const tmcore::context_guard guard{token};
+      TM_CHECK(tmcore::current_allocator(TM_CPU) == shared);  // in the arena's place
+      TM_CHECK_EQ(tmcore::tensor({10}, TM_I32, TM_CPU).size(), 10);
+    });
+  }
+  token = {};  // the threads hold theirs
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+void arenas_go_along_with_one_task() {
+  const tmcore::allocator arena = tmcore::stack_allocator(tmcore::host_allocator());
+  const tmcore::tensor_<int> x({3}, arena);
+  x.data()[2] = 7;
+  {
+    const tmcore::context_guard guard{arena};
+    std::thread([token = tmcore::context::capture_move(), &arena] {
+      const tmcore::context_guard inside{token};
+      TM_CHECK(tmcore::current_allocator(TM_CPU) == arena);
+      const tmcore::tensor_<int> y({3}, TM_CPU);
+      TM_CHECK_EQ(arena.stats().live_blocks, 2u);
+    }).join();
+  }
+  TM_CHECK_EQ(arena.stats().live_blocks, 1u);  // it is here again
+  TM_CHECK_EQ(x.data()[2], 7);
+}
+
 }  // namespace
 
 int main() {
   RUN_TEST(shared_memory_is_freed_once);
   RUN_TEST(tensors_move_between_threads);
+  RUN_TEST(captured_contexts_go_along_with_tasks);
+  RUN_TEST(arenas_go_along_with_one_task);
   return 0;
 }
