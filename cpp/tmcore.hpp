@@ -32,6 +32,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <iosfwd>
 #include <new>
 #include <string>
 #include <type_traits>
@@ -260,6 +261,15 @@ class reference {
   C* c_ = nullptr;
 };
 
+// What a function of the C API writes about `c`.
+template <class C>
+std::string printed(void (*write)(const C*, char*, size_t), const C* c) {
+  char text[TM_STREAM_TEXT_SIZE];
+  static_assert(int{TM_STREAM_TEXT_SIZE} >= int{TM_EVENT_TEXT_SIZE}, "large enough for both");
+  write(c, text, sizeof text);
+  return text;
+}
+
 }  // namespace detail
 
 class allocator;
@@ -279,6 +289,7 @@ class event_calls {
  public:
   cudaEvent_t handle() const noexcept { return tm_event_handle(c()); }
   tm_device device() const noexcept { return tm_event_device(c()); }
+  [[nodiscard]] std::string text() const { return printed(tm_event_text, c()); }
 
   // Marks what is queued on `stream` so far.
   void record(stream_ref stream) const;
@@ -353,6 +364,7 @@ class stream_calls {
  public:
   cudaStream_t handle() const noexcept { return tm_stream_handle(c()); }
   tm_device device() const noexcept { return tm_stream_device(c()); }
+  [[nodiscard]] std::string text() const { return printed(tm_stream_text, c()); }
 
   // Blocks the calling thread until everything queued so far is done.
   void sync() const { check(tm_stream_sync(c())); }
@@ -395,6 +407,15 @@ class stream_calls {
   }
   [[nodiscard]] tm_status is_capturing(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
     return tm_stream_is_capturing(c(), out);
+  }
+
+  // Calls `function(user)` in stream order: see tm_stream_call_host for what it may do.
+  void call_host(void (*function)(void*), void* user) const {
+    check(tm_stream_call_host(c(), function, user));
+  }
+  [[nodiscard]] tm_status call_host(void (*function)(void*), void* user,
+                                    std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_call_host(c(), function, user);
   }
 
   // Waits, and detaches an adopted stream from its handle: see tm_stream_disown.
@@ -448,6 +469,16 @@ inline bool operator==(stream_ref a, stream_ref b) noexcept {
   return tm_stream_equal(a.get(), b.get());
 }
 inline bool operator!=(stream_ref a, stream_ref b) noexcept { return !(a == b); }
+
+// For those who include <ostream>.
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, stream_ref s) {
+  return out << s.text();
+}
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, event_ref e) {
+  return out << e.text();
+}
 
 namespace detail {
 

@@ -5,10 +5,12 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "tests/support/counting_allocator.h"
 #include "tests/support/expect_fatal.h"
@@ -477,6 +479,31 @@ Test(context, pthread_exit_closes_scopes) {
   cr_assert(eq(int, pthread_create(&thread, NULL, exit_inside_scopes, NULL), 0));
   pthread_join(thread, NULL);
   cr_expect(eq(str, logged, ""));
+}
+
+static bool is_waiting;
+
+static void* wait_inside_scopes(void* unused) {
+  TM_USE_ALLOCATOR(&fakes[TM_DEVICE][0]);
+  TM_WITH_STREAM(stream_at(1)) {
+    TM_SCOPE("waiting");
+    __atomic_store_n(&is_waiting, true, __ATOMIC_RELEASE);
+    for (;;) (void)pause();  // a cancellation point
+  }
+  return unused;
+}
+
+Test(context, cancellation_closes_scopes) {
+  fake(TM_DEVICE, 0);
+  tm_set_log_sink(keep_line, NULL);
+  pthread_t thread;
+  void* result = NULL;
+  cr_assert(eq(int, pthread_create(&thread, NULL, wait_inside_scopes, NULL), 0));
+  while (!__atomic_load_n(&is_waiting, __ATOMIC_ACQUIRE)) (void)sched_yield();
+  cr_assert(eq(int, pthread_cancel(thread), 0));
+  pthread_join(thread, &result);
+  cr_expect(eq(ptr, result, PTHREAD_CANCELED));
+  cr_expect(eq(str, logged, ""));  // none was left for the thread's end to report
 }
 
 //===-- Out of memory -----------------------------------------------------===//

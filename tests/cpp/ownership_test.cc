@@ -2,6 +2,8 @@
 
 #include <cstdio>
 #include <cstring>
+#include <sstream>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -329,8 +331,19 @@ void streams_and_events() {
   int priority;
   TM_CHECK_OK(stream.priority(&priority, std::nothrow));
   TM_CHECK_EQ(stream.priority(), priority);
+  int calls = 0;
+  const auto count = [](void* user) { ++*static_cast<int*>(user); };
+  stream.call_host(count, &calls);
+  TM_CHECK_OK(stream.call_host(count, &calls, std::nothrow));
+  stream.sync();
+  TM_CHECK_EQ(calls, 2);
+  std::ostringstream printed;
+  printed << tmcore::stream() << ' ' << tmcore::event() << ' ' << start;
+  TM_CHECK_EQ(printed.str(), "stream(null) event(null) " + start.text());
+  TM_CHECK(start.text().find(", timing)") != std::string::npos);
   const tmcore::stream foreign = tmcore::stream::adopt(stream.handle(), 0);
   TM_CHECK(foreign == stream);
+  TM_CHECK(foreign.text().find("adopted") != std::string::npos);
   foreign.disown();
   TM_CHECK_EQ(foreign.sync(std::nothrow), TM_ERR_INVALID);
 

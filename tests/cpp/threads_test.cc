@@ -55,7 +55,8 @@ void captured_contexts_go_along_with_tasks() {
     token = tmcore::context::capture();
   }
   std::vector<std::thread> threads;
-  for (int t = 0; t < THREADS; t++) {
+  threads.reserve(THREADS);
+for (int t = 0; t < THREADS; t++) {
     threads.emplace_back([token, shared] {
       const tmcore::context_guard guard{token};
       TM_CHECK(tmcore::current_allocator(TM_CPU) == shared);  // in the arena's place
