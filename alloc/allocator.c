@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "alloc/destroy_watch.h"
 #include "tm/alloc/event.h"
 #include "tm/base/checked.h"
 #include "tm/base/fatal.h"
@@ -56,6 +57,7 @@ void tm_allocator_release(tm_allocator* allocator) {
     die_of_references(allocator, "released");
   }
   if (before == 1) {
+    tm_tell_destroy_(allocator, allocator->vtable->name);
     allocator->vtable->destroy(allocator);
   }
 }

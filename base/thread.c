@@ -1,8 +1,9 @@
-#define _GNU_SOURCE  // process_vm_readv
+#define _GNU_SOURCE  // process_vm_readv, pthread_getattr_np
 
 #include "tm/base/thread.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -11,6 +12,20 @@
 enum { PAGE = 4096 };  // bytes, or a part of a page where pages are larger
 
 __thread tm_thread tm_thread_ __attribute__((tls_model("initial-exec")));
+
+// The bounds are those that the thread was created with: a fiber's stack lies outside.
+bool tm_is_on_unused_stack_(const void* address) {
+  const uintptr_t low = tm_stack_low_();
+  pthread_attr_t attributes;
+  if ((uintptr_t)address >= low || pthread_getattr_np(pthread_self(), &attributes) != 0) {
+    return false;
+  }
+  void* lowest = NULL;
+  size_t size = 0;
+  (void)pthread_attr_getstack(&attributes, &lowest, &size);
+  (void)pthread_attr_destroy(&attributes);
+  return (uintptr_t)address >= (uintptr_t)lowest && low - (uintptr_t)lowest < size;
+}
 
 // The kernel reads the set before it looks at what to do with it, which is nothing it knows: EFAULT
 // tells of an address that cannot be read, EINVAL of one that can. Every sandbox allows this call,

@@ -47,6 +47,10 @@ static inline bool tm_is_below_stack_(const void* address) {
   return tm_stack_low_() - (uintptr_t)address < 4096;
 }
 
+// Whether `address` lies on the thread's own stack, anywhere below what is in use of it: there only
+// functions that are gone have left something. Exact, and slow: for what has gone wrong. Private.
+bool tm_is_on_unused_stack_(const void* address);
+
 // Copies `size` bytes, at least 1, that may not be mapped. False where they are not; then `out` may
 // be half written. For messages about what has gone wrong: it costs a system call. Leaves errno.
 TM_API bool tm_read_memory_(const void* address, void* out, size_t size);

@@ -98,6 +98,58 @@ size_t tm_trace_depth(void) {
   return depth;
 }
 
+//===-- Copies ------------------------------------------------------------===//
+
+static enum tm_scope_kind_ kind_of(const tm_trace_frame* frame) {
+  return (enum tm_scope_kind_)(frame->place % 4);
+}
+
+static size_t copy_size(const tm_trace_frame* frame) {
+  return sizeof *frame + (kind_of(frame) == TM_SCOPE_COPIED_ ? (size_t)TM_SCOPE_NAME_SIZE : 0);
+}
+
+size_t tm_trace_copy_size_(void) {
+  size_t size = 0;
+  for (walk w = walk_start(); walk_next(&w);) {
+    size += copy_size(&w.frame);
+  }
+  return size;
+}
+
+// Copies the frame at hand to `copy`, and a name that lies in the stack behind it.
+static void copy_frame(walk* w, tm_trace_frame* copy) {
+  *copy = w->frame;
+  if (kind_of(copy) == TM_SCOPE_COPIED_) {
+    char* name = (char*)(copy + 1);
+    if (!copy_readable(w, w->frame.name, name, TM_SCOPE_NAME_SIZE)) {
+      (void)tm_trace_copy_name_(name, "(gone)");
+    }
+    copy->name = name;
+  }
+}
+
+static void link_frame(tm_trace_frame* frame, tm_trace_frame* below) {
+  frame->below = below;
+  frame->check = tm_trace_check_(frame, frame);
+}
+
+tm_trace_frame* tm_trace_copy_(void* memory, size_t size) {
+  tm_trace_frame* first = NULL;
+  tm_trace_frame* last = NULL;
+  char* next = memory;
+  for (walk w = walk_start(); walk_next(&w) && copy_size(&w.frame) <= size;) {
+    tm_trace_frame* copy = (tm_trace_frame*)next;
+    copy_frame(&w, copy);
+    next += copy_size(copy);
+    size -= copy_size(copy);
+    if (last) link_frame(last, copy);
+    first = first ? first : copy;
+    last = copy;
+  }
+  if (last) link_frame(last, NULL);
+  return first;
+}
+
 //===-- Text --------------------------------------------------------------===//
 
 // A copied name lies in the frame of its scope, which may be gone: it may have been overwritten,
@@ -113,7 +165,7 @@ static void add_copied_name(walk* w, tm_text* text) {
 
 static void add_name(walk* w, tm_text* text) {
   const char* name = w->frame.name;
-  switch ((enum tm_scope_kind_)(w->frame.place % 4)) {
+  switch (kind_of(&w->frame)) {
     case TM_SCOPE_COPIED_:
       add_copied_name(w, text);
       return;

@@ -79,6 +79,13 @@ TM_API size_t tm_trace_depth(void);
 TM_API TM_COLD void tm_trace_mismatch_(const tm_trace_frame* frame);
 TM_API const char* tm_trace_copy_name_(char* buffer, const char* name);
 
+// Copies the calling thread's open scopes into `memory`, names made at run time included, for as
+// long as that lives; as many of them, from the innermost outwards, as fit. Returns the copy of the
+// innermost, to be a thread's trace_top; NULL where none is open or fits. tm_trace_copy_size_ is
+// what the whole trace takes. `memory` is aligned as for a pointer.
+TM_API size_t tm_trace_copy_size_(void);
+TM_API tm_trace_frame* tm_trace_copy_(void* memory, size_t size);
+
 // `frame` may be a copy of the one at `address`.
 static inline uint32_t tm_trace_check_(const tm_trace_frame* frame, const void* address) {
   return (uint32_t)((uintptr_t)address ^ (uintptr_t)frame->below ^ (uintptr_t)frame->name ^
