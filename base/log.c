@@ -35,13 +35,14 @@ static int level_of_name(const char* name) {
   return strcasecmp(name, "off") == 0 ? TM_LOG_LEVEL_OFF : TM_LOG_LEVEL_UNREAD_;
 }
 
-static void complain_of_level(const char* name) {
+// `known` names what the variable may be, and what is used instead of `value`.
+static void complain(const char* known, const char* value) {
   char line[256];
   tm_text text = tm_text_of_(line, sizeof line);
-  tm_text_add_string_(&text,
-                      "tmcore: TM_LOG_LEVEL is none of trace, debug, info, warning, error, off; "
-                      "using warning instead of \"");
-  tm_text_add_(&text, name, strnlen(name, 64));
+  tm_text_add_string_(&text, "tmcore: ");
+  tm_text_add_string_(&text, known);
+  tm_text_add_string_(&text, " instead of \"");
+  tm_text_add_(&text, value, strnlen(value, 64));
   tm_text_add_string_(&text, "\"\n");
   tm_write_stderr_(line, text.used);
 }
@@ -60,7 +61,9 @@ static TM_COLD int level_from_environment(void) {
     return now;
   }
   if (unknown) {
-    complain_of_level(name);
+    complain(
+        "TM_LOG_LEVEL is none of trace, debug, info, warning, error, off, fatal; using warning",
+        name);
   }
   return found;
 }
@@ -162,17 +165,42 @@ static void make_line(line* self, tm_log_level level, const char* file, int line
 
 //===-- stderr ------------------------------------------------------------===//
 
-static bool colours_wanted(void) {
-  enum { UNKNOWN, OFF, ON };
-  static int wanted = UNKNOWN;  // with __atomic
-  int now = __atomic_load_n(&wanted, __ATOMIC_RELAXED);
-  if (now == UNKNOWN) {
-    const char* setting = getenv("TM_LOG_COLOR");
-    const bool on = setting && *setting ? strcmp(setting, "0") != 0 : isatty(STDERR_FILENO) == 1;
-    now = on ? ON : OFF;
-    __atomic_store_n(&wanted, now, __ATOMIC_RELAXED);
+typedef enum colours { COLOURS_UNREAD, COLOURS_NEVER, COLOURS_ALWAYS } colours;
+
+static colours colours_by_terminal(void) {
+  return isatty(STDERR_FILENO) == 1 ? COLOURS_ALWAYS : COLOURS_NEVER;
+}
+
+// COLOURS_UNREAD where the setting is not known.
+static colours colours_of_setting(const char* setting) {
+  if (strcasecmp(setting, "always") == 0 || strcmp(setting, "1") == 0) return COLOURS_ALWAYS;
+  if (strcasecmp(setting, "never") == 0 || strcmp(setting, "0") == 0) return COLOURS_NEVER;
+  const bool is_auto = setting[0] == '\0' || strcasecmp(setting, "auto") == 0;
+  return is_auto ? colours_by_terminal() : COLOURS_UNREAD;
+}
+
+static int colours_now = COLOURS_UNREAD;  // with __atomic
+
+// Of threads that come here at once, one decides, and complains.
+static TM_COLD colours colours_from_environment(void) {
+  const char* variable = getenv("TM_LOG_COLOR");
+  const char* setting = variable ? variable : "";
+  const colours known = colours_of_setting(setting);
+  const colours found = known == COLOURS_UNREAD ? colours_by_terminal() : known;
+  int now = COLOURS_UNREAD;
+  if (!__atomic_compare_exchange_n(&colours_now, &now, (int)found, false, __ATOMIC_RELAXED,
+                                   __ATOMIC_RELAXED)) {
+    return (colours)now;
   }
-  return now == ON;
+  if (known == COLOURS_UNREAD) {
+    complain("TM_LOG_COLOR is none of always, never, auto; using auto", setting);
+  }
+  return found;
+}
+
+static bool colours_wanted(void) {
+  const int now = __atomic_load_n(&colours_now, __ATOMIC_RELAXED);
+  return (now == COLOURS_UNREAD ? colours_from_environment() : (colours)now) == COLOURS_ALWAYS;
 }
 
 static const char* colour_of(tm_log_level level) {
@@ -191,12 +219,12 @@ static const char* colour_of(tm_log_level level) {
 
 static void write_line(tm_log_level level, const line* self) {
   char whole[TM_LOG_LINE_SIZE + 1];
-  const bool colours = colours_wanted();
+  const bool coloured = colours_wanted();
   tm_text text = tm_text_of_(whole, sizeof whole);
   tm_text_add_(&text, self->text, self->level_start);
-  if (colours) tm_text_add_string_(&text, colour_of(level));
+  if (coloured) tm_text_add_string_(&text, colour_of(level));
   tm_text_add_(&text, self->text + self->level_start, self->level_end - self->level_start);
-  if (colours) tm_text_add_string_(&text, "\033[0m");
+  if (coloured) tm_text_add_string_(&text, "\033[0m");
   tm_text_add_(&text, self->text + self->level_end, self->length - self->level_end);
   tm_text_add_(&text, "\n", 1);
   tm_write_stderr_(whole, text.used);

@@ -7,7 +7,7 @@
 // The environment says what is shown, and is read once:
 //   TM_LOG_LEVEL  trace, debug, info, warning (or warn), error, off (or fatal), in any case; the
 //                 default is warning
-//   TM_LOG_COLOR  0: no colours, anything else: colours; unset: colours where stderr is a terminal
+//   TM_LOG_COLOR  always (or 1), never (or 0), auto (the default): where stderr is a terminal
 //   TM_SRC_FULL_PATH  where it is set, files are shown with their paths
 //
 // A line is written whole, whatever other threads write, to stderr or to the sink that was set.
