@@ -346,10 +346,10 @@ struct tm_null_place_ {
 
 #define TM_CHECK_NOTNULL(pointer, ...) \
   TM_CHECK_NOTNULL_(pointer, #pointer "\0NULL", TM_UNIQUE_(tm_pointer_), __VA_ARGS__)
-// The conditional expression turns arrays into pointers and drops the variable's own const.
+// Behind the comma arrays are pointers, and the variable's own const is gone.
 #define TM_CHECK_NOTNULL_(pointer, text, value, ...)                                    \
   __extension__({                                                                       \
-    const __typeof__(1 ? (pointer) : (pointer)) value = (pointer);                      \
+    const __typeof__(((void)0, (pointer))) value = (pointer);                           \
     if (TM_UNLIKELY(!value)) {                                                          \
       tm_check_failed_(__FILE__, __LINE__, (text), TM_NE, NULL, NULL, " " __VA_ARGS__); \
     }                                                                                   \
