@@ -1,6 +1,6 @@
 // Log lines: what they look like, which are shown, and where they go.
 
-#define _GNU_SOURCE  // memfd_create, posix_openpt
+#define _GNU_SOURCE  // posix_openpt, strptime
 
 #include "tm/log.h"
 
@@ -14,47 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/support/child.h"
 #include "tests/support/expect_fatal.h"
 #include "tm/base/trace.h"
-
-//===-- What goes to stderr -----------------------------------------------===//
-
-static char shown[3 * TM_LOG_LINE_SIZE];  // by the function that ran last
-
-// Runs `function(argument)` in a child of its own, since the environment is read once in a process.
-// Its stderr is `file`. Returns the status of waitpid.
-static int run_with_stderr(int file, void (*function)(const void*), const void* argument) {
-  const pid_t child = fork();
-  cr_assert(ge(int, child, 0));
-  if (child == 0) {
-    dup2(file, STDERR_FILENO);
-    function(argument);
-    _exit(0);
-  }
-  int status = -1;
-  cr_assert(eq(int, waitpid(child, &status, 0), child));
-  return status;
-}
-
-// The same, with what it writes to stderr in `shown`.
-static int run(void (*function)(const void*), const void* argument) {
-  const int file = memfd_create("stderr", 0);
-  cr_assert(ge(int, file, 0));
-  const int status = run_with_stderr(file, function, argument);
-  const ssize_t size = pread(file, shown, sizeof shown - 1, 0);
-  cr_assert(ge(long, size, 0));
-  shown[size] = '\0';
-  close(file);
-  return status;
-}
-
-static bool aborted(int status) { return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT; }
 
 // Behind the time and the thread, which always have the same length but for the thread's number.
 static const char* after_thread(const char* line) {
@@ -111,13 +78,13 @@ enum { THREE_REQUESTS_LINE = __LINE__ - 3 };
 
 Test(log, a_line_has_time_thread_level_place_and_text) {
   char expected[256];
-  cr_expect(eq(int, run(log_three_requests, NULL), 0));
-  const long thread = strtol(strchr(shown, '\n') + 1, NULL, 10);
+  cr_expect(eq(int, run_in_child(log_three_requests, NULL), 0));
+  const long thread = strtol(strchr(child_stderr, '\n') + 1, NULL, 10);
   snprintf(expected, sizeof expected,
            "tmcore: 2026-03-01T09:30:12.004217Z %ld info log_test.c:%d: 3 requests, 4096 bytes\n"
            "%ld\n",
            thread, THREE_REQUESTS_LINE, thread);
-  cr_expect(eq(str, shown, expected));
+  cr_expect(eq(str, child_stderr, expected));
 }
 
 Test(log, the_time_is_the_clock_s) {
@@ -173,11 +140,11 @@ static void log_a_long_line(const void* unused) {
 
 Test(log, a_line_that_is_too_long_is_cut_and_ends_in_dots) {
   setenv("TM_LOG_COLOR", "always", 1);
-  cr_expect(eq(int, run(log_a_long_line, NULL), 0));
-  const size_t length = strlen(shown);
+  cr_expect(eq(int, run_in_child(log_a_long_line, NULL), 0));
+  const size_t length = strlen(child_stderr);
   cr_expect(le(sz, length, (size_t)TM_LOG_LINE_SIZE));
   cr_expect(gt(sz, length, (size_t)TM_LOG_LINE_SIZE - 32));
-  cr_expect(eq(str, shown + length - 5, "x...\n"));
+  cr_expect(eq(str, child_stderr + length - 5, "x...\n"));
 }
 
 Test(log, errno_is_kept_and_can_be_shown) {
@@ -197,8 +164,8 @@ static void log_to_nowhere(const void* unused) {
 }
 
 Test(log, a_stderr_that_is_closed_is_no_error) {
-  cr_expect(eq(int, run(log_to_nowhere, NULL), 0));
-  cr_expect(eq(str, shown, ""));
+  cr_expect(eq(int, run_in_child(log_to_nowhere, NULL), 0));
+  cr_expect(eq(str, child_stderr, ""));
 }
 
 //===-- Levels ------------------------------------------------------------===//
@@ -215,7 +182,7 @@ static void log_at_every_level(const void* unused) {
 // The names of the levels shown, and at the end what is in no line.
 static void levels_shown(char* names, size_t size) {
   names[0] = '\0';
-  for (char* line = strtok(shown, "\n"); line; line = strtok(NULL, "\n")) {
+  for (char* line = strtok(child_stderr, "\n"); line; line = strtok(NULL, "\n")) {
     char level[256] = "";
     const char* text = strstr(line, " instead of ") ? line : after_thread(line);
     sscanf(text, text == line ? "%255[^\n]" : "%255s", level);
@@ -249,7 +216,7 @@ Test(log, the_environment_chooses_the_level) {
     char levels[512];
     unsetenv("TM_LOG_LEVEL");
     if (rows[i].setting) setenv("TM_LOG_LEVEL", rows[i].setting, 1);
-    cr_expect(eq(int, run(log_at_every_level, NULL), 0));
+    cr_expect(eq(int, run_in_child(log_at_every_level, NULL), 0));
     levels_shown(levels, sizeof levels);
     cr_expect(eq(str, levels, (char*)rows[i].levels), "TM_LOG_LEVEL=%s", rows[i].setting);
   }
@@ -306,10 +273,10 @@ static void run_on_a_terminal(void) {
   cr_assert(eq(int, unlockpt(master), 0));
   const int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
   cr_assert(ge(int, terminal, 0));
-  cr_expect(eq(int, run_with_stderr(terminal, log_an_error, NULL), 0));
-  const ssize_t size = read(master, shown, sizeof shown - 1);
+  cr_expect(eq(int, run_in_child_on(terminal, log_an_error, NULL), 0));
+  const ssize_t size = read(master, child_stderr, sizeof child_stderr - 1);
   cr_assert(gt(long, size, 0));
-  shown[size] = '\0';
+  child_stderr[size] = '\0';
   close(terminal);
   close(master);
 }
@@ -333,15 +300,15 @@ Test(log, the_environment_and_the_terminal_choose_colours) {
       if (on_terminal) {
         run_on_a_terminal();
       } else {
-        cr_expect(eq(int, run(log_an_error, NULL), 0));
+        cr_expect(eq(int, run_in_child(log_an_error, NULL), 0));
       }
       const bool coloured = on_terminal ? rows[i].on_terminals : rows[i].in_files;
-      const char* line = unknown ? strchr(shown, '\n') + 1 : shown;
+      const char* line = unknown ? strchr(child_stderr, '\n') + 1 : child_stderr;
       const char* expected = coloured ? "\033[31merror\033[0m log_test.c:" : "error log_test.c:";
       cr_expect(eq(int, strncmp(after_thread(line), expected, strlen(expected)), 0),
-                "TM_LOG_COLOR=%s, terminal %d: %s", rows[i].setting, on_terminal, shown);
-      const bool complains = strncmp(shown, complaint, strlen(complaint)) == 0;
-      cr_expect(eq(int, complains, unknown), "%s", shown);
+                "TM_LOG_COLOR=%s, terminal %d: %s", rows[i].setting, on_terminal, child_stderr);
+      const bool complains = strncmp(child_stderr, complaint, strlen(complaint)) == 0;
+      cr_expect(eq(int, complains, unknown), "%s", child_stderr);
     }
   }
 }
@@ -352,8 +319,8 @@ Test(log, each_level_has_its_colour) {
                                          "\033[31merror\033[0m "};
   setenv("TM_LOG_COLOR", "always", 1);
   setenv("TM_LOG_LEVEL", "trace", 1);
-  cr_expect(eq(int, run(log_at_every_level, NULL), 0));
-  const char* line = shown;
+  cr_expect(eq(int, run_in_child(log_at_every_level, NULL), 0));
+  const char* line = child_stderr;
   for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
     cr_assert(eq(int, strncmp(after_thread(line), expected[i], strlen(expected[i])), 0));
     line = strchr(line, '\n') + 1;
@@ -385,9 +352,9 @@ static void log_without_and_with_sink(const void* unused) {
 }
 
 Test(log, no_sink_is_stderr_again) {
-  cr_expect(eq(int, run(log_without_and_with_sink, NULL), 0));
-  cr_expect(eq(ptr, strstr(shown, ": kept"), NULL));
-  cr_expect(ne(ptr, strstr(shown, ": shown\n"), NULL));
+  cr_expect(eq(int, run_in_child(log_without_and_with_sink, NULL), 0));
+  cr_expect(eq(ptr, strstr(child_stderr, ": kept"), NULL));
+  cr_expect(ne(ptr, strstr(child_stderr, ": shown\n"), NULL));
 }
 
 static void log_inside(tm_log_level level, const char* line, void* user) {
@@ -404,11 +371,11 @@ static void log_inside_a_sink(const void* unused) {
 }
 
 Test(log, what_a_sink_logs_itself_goes_to_stderr) {
-  cr_expect(eq(int, run(log_inside_a_sink, NULL), 0));
-  const char* first = strstr(shown, ": from inside\n");
+  cr_expect(eq(int, run_in_child(log_inside_a_sink, NULL), 0));
+  const char* first = strstr(child_stderr, ": from inside\n");
   cr_assert(ne(ptr, (void*)first, NULL));
   cr_expect(ne(ptr, strstr(first + 1, ": from inside\n"), NULL));
-  cr_expect(eq(ptr, strstr(shown, ": from outside"), NULL));
+  cr_expect(eq(ptr, strstr(child_stderr, ": from outside"), NULL));
 }
 
 static void replace_itself(tm_log_level level, const char* line, void* user) {
@@ -459,11 +426,11 @@ enum { FAIL_LINE = __LINE__ - 2 };
 
 Test(log, a_fatal_line_shows_the_scopes_and_ends_the_program) {
   char expected[256];
-  cr_expect(aborted(run(fail, NULL)));
+  cr_expect(child_aborted(run_in_child(fail, NULL)));
   snprintf(expected, sizeof expected,
            "tmcore: fatal: log_test.c:%d: 2 left\n  in step (log_test.c:%d)\n", FAIL_LINE,
            FAIL_LINE - 1);
-  cr_expect(eq(str, shown, expected));
+  cr_expect(eq(str, child_stderr, expected));
 }
 
 // A sink that keeps lines until it is told that the program ends.
@@ -491,8 +458,8 @@ static void buffer_and_fail(const void* unused) {
 }
 
 Test(log, a_sink_that_buffers_is_told_before_the_program_ends) {
-  cr_expect(aborted(run(buffer_and_fail, NULL)));
-  cr_expect(eq(str, shown, ": first\n: second\n: the end\nhandler\n"));
+  cr_expect(child_aborted(run_in_child(buffer_and_fail, NULL)));
+  cr_expect(eq(str, child_stderr, ": first\n: second\n: the end\nhandler\n"));
 }
 
 static void fail_inside(tm_log_level level, const char* line, void* user) {
@@ -508,8 +475,8 @@ static void fail_inside_a_sink(const void* unused) {
 }
 
 Test(log, what_is_fatal_inside_a_sink_ends_the_program) {
-  cr_expect(aborted(run(fail_inside_a_sink, NULL)));
-  cr_expect(ne(ptr, strstr(shown, ": in the sink\n"), NULL));
+  cr_expect(child_aborted(run_in_child(fail_inside_a_sink, NULL)));
+  cr_expect(ne(ptr, strstr(child_stderr, ": in the sink\n"), NULL));
 }
 
 static int stuck[2];  // a pipe: something is there when a thread is in the sink

@@ -227,14 +227,14 @@ Test(signature, what_does_not_fit_is_cut_and_never_overrun) {
 
 // A text that ends where memory does: reading on is a crash.
 static char* before_the_end(const char* text, size_t length) {
-  enum { PAGE = 4096 };
+  const size_t page = 4096;
   static char* pages;
   if (!pages) {
-    pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     cr_assert(pages != MAP_FAILED);
-    cr_assert(eq(int, mprotect(pages + PAGE, PAGE, PROT_NONE), 0));
+    cr_assert(eq(int, mprotect(pages + page, page, PROT_NONE), 0));
   }
-  char* start = pages + PAGE - length - 1;
+  char* start = pages + page - length - 1;
   memcpy(start, text, length);
   start[length] = '\0';
   return start;

@@ -17,14 +17,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { PAGE = 4096 };
+static const size_t page = 4096;
 
 // A readable page that an unreadable one follows.
 static char* page_before_a_hole(void) {
-  char* pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char* pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   cr_assert(pages != MAP_FAILED);
-  memset(pages, 'x', 2 * PAGE);
-  cr_assert(eq(int, mprotect(pages + PAGE, PAGE, PROT_NONE), 0));
+  memset(pages, 'x', 2 * page);
+  cr_assert(eq(int, mprotect(pages + page, page, PROT_NONE), 0));
   return pages;
 }
 
@@ -32,14 +32,14 @@ static void expect_reads_only_what_is_there(void) {
   char* pages = page_before_a_hole();
   char out[64] = "";
   errno = E2BIG;
-  cr_expect(tm_read_memory_(pages + PAGE - 64, out, 64));
+  cr_expect(tm_read_memory_(pages + page - 64, out, 64));
   cr_expect(eq(chr, out[63], 'x'));
-  cr_expect(not(tm_read_memory_(pages + PAGE - 63, out, 64)));
-  cr_expect(not(tm_read_memory_(pages + PAGE, out, 1)));
-  cr_expect(tm_read_memory_(pages + PAGE - 1, out, 1));
+  cr_expect(not(tm_read_memory_(pages + page - 63, out, 64)));
+  cr_expect(not(tm_read_memory_(pages + page, out, 1)));
+  cr_expect(tm_read_memory_(pages + page - 1, out, 1));
   cr_expect(not(tm_read_memory_(NULL, out, 8)));
   cr_expect(not(tm_read_memory_((void*)(UINTPTR_MAX - 7), out, 16)));
-  munmap(pages, PAGE);
+  munmap(pages, page);
   cr_expect(not(tm_read_memory_(pages, out, 8)));
   cr_expect(eq(int, errno, E2BIG));
 }

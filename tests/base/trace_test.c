@@ -319,16 +319,16 @@ Test(trace, scopes_of_a_fiber_whose_stack_is_protected_are_not) {
 }
 
 Test(trace, a_copied_name_that_was_overwritten_is_not_overrun) {
-  enum { PAGE = 4096 };
-  char* pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const size_t page = 4096;
+  char* pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   cr_assert(pages != MAP_FAILED);
-  char* name = pages + PAGE - TM_SCOPE_NAME_SIZE;
+  char* name = pages + page - TM_SCOPE_NAME_SIZE;
   tm_trace_frame frame = tm_trace_make_(name, TM_SCOPE_COPIED_, "a.c", 1);
   tm_trace_open_(&frame);
-  memset(pages, 'x', 2 * PAGE);
-  munmap(pages + PAGE, PAGE);
+  memset(pages, 'x', 2 * page);
+  munmap(pages + page, page);
   cr_expect(eq(sz, strlen(trace()), TM_SCOPE_NAME_SIZE - 1 + strlen(" (a.c:1)")));
-  munmap(pages, PAGE);
+  munmap(pages, page);
   cr_expect(eq(str, trace(), "(gone) (a.c:1)"));
   tm_trace_close_(&frame);
 }
