@@ -55,7 +55,7 @@ static uint64_t as_address(const tm_operand* operand) {
 // NULL where there is no string; a string_view of nothing is an empty one.
 static const char* string_at(const tm_operand* operand) {
   const char* chars = (const char*)operand->value.as_pointer;
-  return chars || operand->kind == TM_OPERAND_CHARS ? chars : "";
+  return chars || operand->kind != TM_OPERAND_STRING ? chars : "";
 }
 
 // By their bytes; NULL comes before every string.
@@ -71,8 +71,12 @@ static int order_strings(const tm_operand* a, const tm_operand* b) {
   return order ? (order > 0) - (order < 0) : order_unsigned(x_size, y_size);
 }
 
+static bool is_string(const tm_operand* operand) {
+  return operand->kind == TM_OPERAND_STRING || operand->kind == TM_OPERAND_TEXT;
+}
+
 static bool may_be_string(const tm_operand* operand) {
-  return operand->kind == TM_OPERAND_STRING || operand->kind == TM_OPERAND_CHARS;
+  return is_string(operand) || operand->kind == TM_OPERAND_CHARS;
 }
 
 int tm_operands_order_(const tm_operand* a, const tm_operand* b) {
@@ -81,15 +85,10 @@ int tm_operands_order_(const tm_operand* a, const tm_operand* b) {
     const long double y = as_float(b);
     return isnan(x) || isnan(y) ? UNORDERED : (x > y) - (x < y);
   }
-  const bool has_string = a->kind == TM_OPERAND_STRING || b->kind == TM_OPERAND_STRING;
-  if (has_string && may_be_string(a) && may_be_string(b)) {
+  if ((is_string(a) || is_string(b)) && may_be_string(a) && may_be_string(b)) {
     return order_strings(a, b);
   }
   return order_unsigned(as_address(a), as_address(b));
-}
-
-bool tm_strings_equal_(const tm_operand* a, const tm_operand* b) {
-  return order_strings(a, b) == 0;
 }
 
 //===-- Showing operands --------------------------------------------------===//
@@ -165,15 +164,19 @@ static void add_char(tm_text* text, char c) {
   tm_text_add_string_(text, code);
 }
 
-static void add_pointer(tm_text* text, const tm_operand* operand) {
+static void add_pointer(tm_text* text, const void* pointer) {
   char address[32];
-  const void* pointer = (const void*)operand->value.as_pointer;
   snprintf(address, sizeof address, pointer ? "%p" : "NULL", pointer);
   tm_text_add_string_(text, address);
-  if (operand->kind == TM_OPERAND_CHARS && pointer) {
-    tm_text_add_(text, " ", 1);
-    add_quoted(text, pointer, STRING_SHOWN + 1, true);
-  }
+}
+
+// Next to its address what may be a string is shown.
+static void add_chars(tm_text* text, const tm_operand* operand) {
+  const void* chars = (const void*)operand->value.as_pointer;
+  const bool shows_address = !chars || operand->kind == TM_OPERAND_CHARS;
+  if (shows_address) add_pointer(text, chars);
+  if (shows_address && chars) tm_text_add_(text, " ", 1);
+  if (chars) add_quoted(text, chars, STRING_SHOWN + 1, true);
 }
 
 static void add_operand(tm_text* text, const tm_operand* operand) {
@@ -199,8 +202,11 @@ static void add_operand(tm_text* text, const tm_operand* operand) {
       add_double(text, operand->value.as_double, operand->kind == TM_OPERAND_FLOAT);
       return;
     case TM_OPERAND_POINTER:
+      add_pointer(text, (const void*)operand->value.as_pointer);
+      return;
     case TM_OPERAND_CHARS:
-      add_pointer(text, operand);
+    case TM_OPERAND_TEXT:
+      add_chars(text, operand);
       return;
     case TM_OPERAND_STRING:
       add_quoted(text, (const char*)operand->value.as_pointer, operand->size, false);
@@ -228,14 +234,7 @@ static void show_message(char* shown, size_t size, const char* format, va_list a
 
 static const char* sign_of(tm_comparison comparison) {
   static const char* const signs[] = {"", " == ", " != ", " < ", " <= ", " > ", " >= "};
-  switch (comparison) {
-    case TM_STREQ:
-      return " has the text of ";
-    case TM_STRNE:
-      return " has not the text of ";
-    default:
-      return signs[comparison];
-  }
+  return signs[comparison];
 }
 
 void tm_check_failed_(const char* file, int line, const char* expression, tm_comparison comparison,

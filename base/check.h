@@ -43,16 +43,18 @@
 // in C++ also strings (whatever has data() and size() of char) and smart pointers. Numbers compare
 // by mathematical value: -1 is less than any unsigned. A char* is compared as the pointer that it
 // is, but shown with its text; next to a C++ string it is compared as one.
-#define TM_CHECK_EQ(a, b, ...) TM_CHECK_COMPARE_(a, TM_EQ, b, #a "\0" #b, __VA_ARGS__)
-#define TM_CHECK_NE(a, b, ...) TM_CHECK_COMPARE_(a, TM_NE, b, #a "\0" #b, __VA_ARGS__)
-#define TM_CHECK_LT(a, b, ...) TM_CHECK_COMPARE_(a, TM_LT, b, #a "\0" #b, __VA_ARGS__)
-#define TM_CHECK_LE(a, b, ...) TM_CHECK_COMPARE_(a, TM_LE, b, #a "\0" #b, __VA_ARGS__)
-#define TM_CHECK_GT(a, b, ...) TM_CHECK_COMPARE_(a, TM_GT, b, #a "\0" #b, __VA_ARGS__)
-#define TM_CHECK_GE(a, b, ...) TM_CHECK_COMPARE_(a, TM_GE, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_EQ(a, b, ...) TM_CHECK_COMPARE_(TM_OPERAND_, a, TM_EQ, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_NE(a, b, ...) TM_CHECK_COMPARE_(TM_OPERAND_, a, TM_NE, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_LT(a, b, ...) TM_CHECK_COMPARE_(TM_OPERAND_, a, TM_LT, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_LE(a, b, ...) TM_CHECK_COMPARE_(TM_OPERAND_, a, TM_LE, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_GT(a, b, ...) TM_CHECK_COMPARE_(TM_OPERAND_, a, TM_GT, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_GE(a, b, ...) TM_CHECK_COMPARE_(TM_OPERAND_, a, TM_GE, b, #a "\0" #b, __VA_ARGS__)
 
 // The contents of two const char*. NULL equals only NULL.
-#define TM_CHECK_STREQ(a, b, ...) TM_CHECK_STRINGS_(a, TM_STREQ, b, #a "\0" #b, __VA_ARGS__)
-#define TM_CHECK_STRNE(a, b, ...) TM_CHECK_STRINGS_(a, TM_STRNE, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_STREQ(a, b, ...) \
+  TM_CHECK_COMPARE_(tm_operand_text_, a, TM_EQ, b, #a "\0" #b, __VA_ARGS__)
+#define TM_CHECK_STRNE(a, b, ...) \
+  TM_CHECK_COMPARE_(tm_operand_text_, a, TM_NE, b, #a "\0" #b, __VA_ARGS__)
 
 // That a call which returns a tm_status succeeds.
 #define TM_CHECK_OK(call, ...) TM_CHECK_OK_(call, #call, TM_UNIQUE_(tm_status_), __VA_ARGS__)
@@ -78,6 +80,7 @@ typedef enum tm_operand_kind {
   TM_OPERAND_LONG_DOUBLE,  // in as_long_double
   TM_OPERAND_POINTER,
   TM_OPERAND_CHARS,   // a pointer to what may be a string
+  TM_OPERAND_TEXT,    // a C string that is meant, or NULL
   TM_OPERAND_STRING,  // a string that is there, of `size` bytes at as_pointer
 } tm_operand_kind;
 
@@ -102,8 +105,6 @@ typedef enum tm_comparison {
   TM_LE,
   TM_GT,
   TM_GE,
-  TM_STREQ,
-  TM_STRNE,
 } tm_comparison;
 
 #define TM_DEFINE_OPERAND_(name, type, its_kind, field) \
@@ -122,6 +123,7 @@ TM_DEFINE_OPERAND_(tm_operand_float_, float, TM_OPERAND_FLOAT, as_double)
 TM_DEFINE_OPERAND_(tm_operand_double_, double, TM_OPERAND_DOUBLE, as_double)
 TM_DEFINE_OPERAND_(tm_operand_pointer_, const volatile void*, TM_OPERAND_POINTER, as_pointer)
 TM_DEFINE_OPERAND_(tm_operand_chars_, const char*, TM_OPERAND_CHARS, as_pointer)
+TM_DEFINE_OPERAND_(tm_operand_text_, const char*, TM_OPERAND_TEXT, as_pointer)
 #undef TM_DEFINE_OPERAND_
 
 static inline tm_operand tm_operand_long_double_(long double value) {
@@ -134,7 +136,6 @@ static inline tm_operand tm_operand_long_double_(long double value) {
 
 // The order of what is not two integers: -1, 0 or 1, or 2 where there is none (a NaN).
 TM_API int tm_operands_order_(const tm_operand* a, const tm_operand* b);
-TM_API bool tm_strings_equal_(const tm_operand* a, const tm_operand* b);  // two TM_OPERAND_CHARS
 
 // `expression` is the text of both sides, a NUL between them; of a condition, one. `a` and `b` are
 // NULL where they have nothing to show. `format` starts with a space, so that it is never empty.
@@ -189,31 +190,18 @@ static inline bool tm_operands_hold_(const tm_operand* a, tm_comparison comparis
   }
 }
 
-#define TM_CHECK_COMPARE_(a, comparison, b, text, ...)                                    \
-  TM_CHECK_COMPARE2_(a, comparison, b, text, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_), \
+#define TM_CHECK_COMPARE_(operand, a, comparison, b, text, ...)                                    \
+  TM_CHECK_COMPARE2_(operand, a, comparison, b, text, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_), \
                      __VA_ARGS__)
 // One expression, so that temporaries in the operands live until they have been shown.
-#define TM_CHECK_COMPARE2_(a, comparison, b, text, left, right, ...)                  \
+#define TM_CHECK_COMPARE2_(operand, a, comparison, b, text, left, right, ...)         \
   do {                                                                                \
     tm_operand left, right;                                                           \
-    (void)(TM_LIKELY((left = TM_OPERAND_(a), right = TM_OPERAND_(b),                  \
+    (void)(TM_LIKELY((left = operand(a), right = operand(b),                          \
                       tm_operands_hold_(&left, (comparison), &right))) ||             \
            (tm_check_failed_(__FILE__, __LINE__, (text), (comparison), &left, &right, \
                              " " __VA_ARGS__),                                        \
             0));                                                                      \
-  } while (0)
-
-#define TM_CHECK_STRINGS_(a, comparison, b, text, ...)                                    \
-  TM_CHECK_STRINGS2_(a, comparison, b, text, TM_UNIQUE_(tm_left_), TM_UNIQUE_(tm_right_), \
-                     __VA_ARGS__)
-#define TM_CHECK_STRINGS2_(a, comparison, b, text, left, right, ...)                      \
-  do {                                                                                    \
-    tm_operand left, right;                                                               \
-    (void)(TM_LIKELY((left = tm_operand_chars_(a), right = tm_operand_chars_(b),          \
-                      tm_strings_equal_(&left, &right) == ((comparison) == TM_STREQ))) || \
-           (tm_check_failed_(__FILE__, __LINE__, (text), (comparison), &left, &right,     \
-                             " " __VA_ARGS__),                                            \
-            0));                                                                          \
   } while (0)
 
 #define TM_CHECK_OK_(call, text, status, ...)                                       \
@@ -321,6 +309,8 @@ struct tm_null_place_ {
 
 #else
 
+// To gcc a bit-field has a type of its own: behind the conditional it is a number. A pointer stays
+// one there.
 // clang-format off
 #define TM_OPERAND_(x)                          \
   _Generic((x),                                 \
@@ -341,7 +331,12 @@ struct tm_null_place_ {
       long double: tm_operand_long_double_,     \
       char*: tm_operand_chars_,                 \
       const char*: tm_operand_chars_,           \
-      default: tm_operand_pointer_)(x)
+      default: TM_OPERAND_OTHER_(x))(x)
+#define TM_OPERAND_OTHER_(x)                    \
+  _Generic(1 ? (x) : 0LL,                       \
+      long long: tm_operand_signed_,            \
+      unsigned long long: tm_operand_unsigned_, \
+      default: tm_operand_pointer_)
 // clang-format on
 
 #define TM_CHECK_NOTNULL(pointer, ...) \

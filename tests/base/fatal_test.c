@@ -84,7 +84,9 @@ Test(fatal, setting_a_handler_gives_back_the_one_before_and_its_pointer) {
   const tm_fatal_hook last = tm_set_fatal_handler(before.handler, before.user);
   cr_expect(eq(ptr, last.user, &second));
   cr_expect(eq(ptr, tm_set_fatal_handler(NULL, NULL).user, &first));
-  cr_expect(tm_set_fatal_handler(NULL, NULL).handler == NULL);
+  const tm_fatal_hook after = tm_set_fatal_handler(NULL, NULL);
+  cr_expect(after.handler == NULL);
+  cr_expect(eq(ptr, after.user, NULL));
 }
 
 static void fail_with_a_handler(const void* unused) {
