@@ -274,8 +274,8 @@ template <typename T>
 inline auto tm_operand_of_(const T& v) -> decltype(tm_operand_pointer_(v.get())) {
   return tm_operand_pointer_(v.get());
 }
-// Behind a conditional, NULL does not draw g++'s warning that it is passed as a number.
-#define TM_OPERAND_(x) tm_operand_of_(1 ? (x) : (x))
+// Behind a comma, NULL does not draw g++'s warning that it is passed as a number.
+#define TM_OPERAND_(x) tm_operand_of_(((void)0, (x)))
 
 // By value where it was a temporary, which must not be referred to; of a variable, a reference.
 template <typename T, typename Fail>
@@ -283,13 +283,18 @@ inline T tm_not_null_(T&& pointer, Fail fail) {
   if (TM_UNLIKELY(pointer == nullptr)) fail();
   return static_cast<T&&>(pointer);
 }
-struct tm_null_place_ {
-  const char* file;
-  int line;
-  const char* expression;
+class tm_null_place_ {
+ public:
+  constexpr tm_null_place_(const char* file, int line, const char* expression)
+      : file_(file), line_(line), expression_(expression) {}
   void operator()() const {
-    tm_check_failed_(file, line, expression, TM_NE, nullptr, nullptr, " ");
+    tm_check_failed_(file_, line_, expression_, TM_NE, nullptr, nullptr, " ");
   }
+
+ private:
+  const char* file_;
+  int line_;
+  const char* expression_;
 };
 
 // A lambda that captures cannot stand outside a function, so there is none without a message.
@@ -300,7 +305,7 @@ struct tm_null_place_ {
   (__VA_ARGS__)
 #define TM_NOT_NULL_PICK_(a, b, c, d, e, f, g, h, i, pick, ...) pick
 #define TM_NOT_NULL_PLAIN_(pointer) \
-  tm_not_null_((pointer), tm_null_place_{__FILE__, __LINE__, #pointer "\0NULL"})
+  tm_not_null_((pointer), tm_null_place_(__FILE__, __LINE__, #pointer "\0NULL"))
 #define TM_NOT_NULL_SAYS_(pointer, ...)                                              \
   tm_not_null_((pointer), [&] {                                                      \
     tm_check_failed_(__FILE__, __LINE__, #pointer "\0NULL", TM_NE, nullptr, nullptr, \

@@ -13,6 +13,10 @@
 #include "tm/base/trace.h"
 #include "tm/check.h"
 
+// The shapes and names of these functions are what is tested.
+// NOLINTBEGIN(readability-named-parameter, readability-identifier-naming)
+// NOLINTBEGIN(readability-convert-member-functions-to-static)
+
 namespace {
 
 std::string trace() {
@@ -302,3 +306,6 @@ int main() {
   std::puts("scopes_cpp_test: done");
   return 0;
 }
+
+// NOLINTEND(readability-convert-member-functions-to-static)
+// NOLINTEND(readability-named-parameter, readability-identifier-naming)
