@@ -64,6 +64,7 @@ TM_API tm_log_level tm_get_log_level(void);
 #define TM_LOG_DEBUG(...) TM_LOG_(TM_LOG_LEVEL_DEBUG, __VA_ARGS__)
 #define TM_LOG_INFO(...) TM_LOG_(TM_LOG_LEVEL_INFO, __VA_ARGS__)
 #define TM_LOG_WARNING(...) TM_LOG_(TM_LOG_LEVEL_WARNING, __VA_ARGS__)
+#define TM_LOG_WARN(...) TM_LOG_WARNING(__VA_ARGS__)  // as TurboMind has it
 #define TM_LOG_ERROR(...) TM_LOG_(TM_LOG_LEVEL_ERROR, __VA_ARGS__)
 
 // Reports a fatal error (tm/base/fatal.h): shows the scopes and does not return.

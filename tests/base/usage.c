@@ -72,6 +72,7 @@ void logs(int n) {
     TM_LOG_DEBUG("none");
   TM_LOG_INFO("%s", "text");
   TM_LOG_WARNING("warning");
+  TM_LOG_WARN("warning %d", n);
   TM_LOG_ERROR("error");
   if (n > 1) TM_LOG_FATAL("fatal %d", n);
 }
