@@ -125,7 +125,7 @@ static bool ends_signature(const char* at) {
 
 // Skips what may follow a parameter list: qualifiers, and the values of template parameters.
 static const char* skip_qualifiers(const char* at) {
-  static const char* const words[] = {"const", "volatile", "mutable", "noexcept", "throw"};
+  static const char* const words[] = {"const", "volatile", "mutable", "noexcept"};
   for (;;) {
     const char* before = at;
     at = skip_spaces(at);
@@ -270,8 +270,7 @@ static step scan_special(scan* s, bool* found) {
 }
 
 static bool is_word_before_group(const char* start, const char* end) {
-  static const char* const words[] = {"decltype",   "__attribute__", "alignas", "explicit",
-                                      "__declspec", "__typeof__",    "typeof",  "noexcept"};
+  static const char* const words[] = {"decltype", "typeof", "__attribute__", "__vector"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
     const size_t length = strlen(words[i]);
     if ((size_t)(end - start) == length && memcmp(start, words[i], length) == 0) return true;
