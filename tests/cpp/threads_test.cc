@@ -56,7 +56,7 @@ void captured_contexts_go_along_with_tasks() {
   }
   std::vector<std::thread> threads;
   threads.reserve(THREADS);
-for (int t = 0; t < THREADS; t++) {
+  for (int t = 0; t < THREADS; t++) {
     threads.emplace_back([token, shared] {
       const tmcore::context_guard guard{token};
       TM_CHECK(tmcore::current_allocator(TM_CPU) == shared);  // in the arena's place
