@@ -78,9 +78,6 @@ CUDASIM_EXPORT_ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t
 
 //===-- Stream capture ------------------------------------------------------------------------===//
 
-// cudasim captures nothing: to begin or end a capture returns cudaErrorNotSupported, and so the two
-// queries report that there is none.
-
 CUDASIM_EXPORT_ cudaError_t cudaStreamBeginCapture(cudaStream_t stream,
                                                    enum cudaStreamCaptureMode mode);
 CUDASIM_EXPORT_ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* pGraph);
@@ -95,6 +92,28 @@ CUDASIM_EXPORT_ cudaError_t cudaStreamGetCaptureInfo(
 // The calling thread's capture mode, first cudaStreamCaptureModeGlobal: `*mode` becomes it, and it
 // `*mode`.
 CUDASIM_EXPORT_ cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode);
+
+//===-- Graphs --------------------------------------------------------------------------------===//
+
+// Graphs come from captures: there are no calls that add nodes.
+
+CUDASIM_EXPORT_ cudaError_t cudaGraphCreate(cudaGraph_t* pGraph, unsigned int flags);
+CUDASIM_EXPORT_ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+CUDASIM_EXPORT_ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes,
+                                              size_t* numNodes);
+CUDASIM_EXPORT_ cudaError_t cudaGraphGetRootNodes(cudaGraph_t graph, cudaGraphNode_t* pRootNodes,
+                                                  size_t* pNumRootNodes);
+CUDASIM_EXPORT_ cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node,
+                                                 enum cudaGraphNodeType* pType);
+CUDASIM_EXPORT_ cudaError_t cudaGraphNodeGetDependencies(cudaGraphNode_t node,
+                                                         cudaGraphNode_t* pDependencies,
+                                                         cudaGraphEdgeData* edgeData,
+                                                         size_t* pNumDependencies);
+CUDASIM_EXPORT_ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* pGraphExec, cudaGraph_t graph,
+                                                 unsigned long long flags CUDASIM_DEFAULT_(0));
+CUDASIM_EXPORT_ cudaError_t cudaGraphUpload(cudaGraphExec_t graphExec, cudaStream_t stream);
+CUDASIM_EXPORT_ cudaError_t cudaGraphLaunch(cudaGraphExec_t graphExec, cudaStream_t stream);
+CUDASIM_EXPORT_ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graphExec);
 
 //===-- Events --------------------------------------------------------------------------------===//
 
