@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "alloc/cuda_runtime.h"
+#include "alloc/destroy_watch.h"
 #include "alloc/parked.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/event.h"
@@ -61,6 +62,7 @@ void tm_allocator_release(tm_allocator* allocator) {
     die_of_references(allocator, "released");
   }
   if (before == 1) {
+    tm_tell_destroy_(allocator, allocator->vtable->name);
     allocator->vtable->destroy(allocator);
   }
 }

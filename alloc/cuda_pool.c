@@ -109,6 +109,7 @@ static tm_status alloc_from_pool(cuda_pool* self, size_t size, void** out) {
 static tm_status cuda_pool_alloc(tm_allocator* base, size_t size, tm_stream* stream, void** out) {
   cuda_pool* self = (cuda_pool*)base;
   tm_count_request_(&self->counters);
+  TM_TRY(tm_device_check_(base->device.id));  // in a forked child the lock may be held for ever
   if (stream != base->stream) {
     TM_TRY(tm_stream_refuse_capture_(stream, "cuda_pool"));
   }

@@ -16,12 +16,27 @@ typedef enum process_state {
 
 static int state = PROCESS_FRESH;  // a process_state, read and written with __atomic
 static pthread_mutex_t first_use_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static bool forks_are_watched;
 static int lost[TM_MAX_DEVICES];              // the cudaError_t that lost each; with __atomic
 static __thread int32_t entered_device = -1;  // the innermost device entered
 
 static int process_now(void) { return __atomic_load_n(&state, __ATOMIC_ACQUIRE); }
 
-static void enter_forked_child(void) { __atomic_store_n(&state, PROCESS_FORKED, __ATOMIC_RELEASE); }
+// A child must not find the lock held by a thread that it does not have.
+static void before_fork(void) { (void)pthread_mutex_lock(&first_use_lock); }
+static void after_fork(void) { (void)pthread_mutex_unlock(&first_use_lock); }
+
+static void enter_forked_child(void) {
+  if (process_now() != PROCESS_FRESH) {
+    __atomic_store_n(&state, PROCESS_FORKED, __ATOMIC_RELEASE);
+  }
+  after_fork();
+}
+
+static void watch_forks(void) {
+  forks_are_watched = pthread_atfork(before_fork, after_fork, enter_forked_child) == 0;
+}
 
 static void stop_at_exit(void) {
   int expected = PROCESS_IN_USE;
@@ -37,7 +52,7 @@ static tm_status start_cuda(void) {
   if (count == 0) {
     return TM_RAISE(TM_ERR_UNAVAILABLE, "cudaGetDeviceCount: there is no CUDA device");
   }
-  if (pthread_atfork(NULL, NULL, enter_forked_child) != 0 || atexit(stop_at_exit) != 0) {
+  if (!forks_are_watched || atexit(stop_at_exit) != 0) {
     return TM_RAISE(TM_ERR_NO_MEMORY, "host: no memory to register fork and exit handlers");
   }
   __atomic_store_n(&state, PROCESS_IN_USE, __ATOMIC_RELEASE);
@@ -45,6 +60,7 @@ static tm_status start_cuda(void) {
 }
 
 static TM_COLD tm_status use_cuda_first(void) {
+  (void)pthread_once(&fork_once, watch_forks);
   pthread_mutex_lock(&first_use_lock);
   const tm_status status = process_now() == PROCESS_FRESH ? start_cuda() : TM_OK;
   pthread_mutex_unlock(&first_use_lock);
@@ -217,9 +233,8 @@ bool tm_device_usable_(int32_t id) {
   return tm_cuda_usable_() && id >= 0 && id < TM_MAX_DEVICES && !is_lost(id);
 }
 
-static tm_status make_current(int32_t id, int* previous) {
-  TM_TRY_CUDA(cudaGetDevice(previous));
-  if (*previous == id) {
+static tm_status make_current(int32_t id, int previous) {
+  if (previous == id) {
     return TM_OK;
   }
   const cudaError_t code = cudaSetDevice(id);
@@ -237,9 +252,10 @@ static void exchange_capture_mode(enum cudaStreamCaptureMode* mode) {
 }
 
 static tm_status enter_checked(int32_t id, tm_device_guard* guard) {
+  TM_TRY_CUDA(cudaGetDevice(&guard->current));
   guard->outer = entered_device;
   entered_device = id;  // a sticky error from here on is this device's
-  const tm_status status = make_current(id, &guard->current);
+  const tm_status status = make_current(id, guard->current);
   if (status != TM_OK) {
     entered_device = guard->outer;
     return status;

@@ -1,5 +1,7 @@
 #include "tm/alloc/device.h"
 
+#include <stdio.h>
+
 #include "alloc/cuda_runtime.h"
 
 const char* tm_device_type_name(tm_device_type type) {
@@ -12,6 +14,16 @@ const char* tm_device_type_name(tm_device_type type) {
       return "device";
   }
   return "unknown";
+}
+
+void tm_device_text(tm_device device, char* text, size_t size) {
+  const char* name = tm_device_type_name((tm_device_type)device.type);
+  const int32_t unsaid = device.type == TM_DEVICE ? -1 : 0;
+  if (device.id == unsaid) {
+    snprintf(text, size, "%s", name);
+  } else {
+    snprintf(text, size, "%s:%d", name, (int)device.id);
+  }
 }
 
 tm_status tm_device_count(int32_t* out) {

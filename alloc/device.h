@@ -42,6 +42,12 @@ static inline bool tm_device_equal(tm_device a, tm_device b) {
 // "cpu", "cpu_pinned" or "device"; "unknown" for a value that is none of them.
 TM_API const char* tm_device_type_name(tm_device_type type);
 
+enum { TM_DEVICE_TEXT_SIZE = 32 };  // bytes that hold any device as text, the NUL included
+
+// Writes "cpu", "cpu_pinned" or "device:1"; an id of -1, which means any, is left out. Cuts at
+// `size` bytes, the terminating NUL included.
+TM_API void tm_device_text(tm_device device, char* text, size_t size);
+
 // How many CUDA devices are usable. On failure `*out` is 0.
 // Errors: TM_ERR_UNAVAILABLE (no driver or no device; the driver's own words), TM_ERR_INVALID.
 // Threads: safe.

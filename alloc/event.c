@@ -1,5 +1,7 @@
 #include "tm/alloc/event.h"
 
+#include <stdio.h>
+
 #include "alloc/cuda_runtime.h"
 #include "tm/alloc/bookkeeping.h"
 
@@ -58,6 +60,15 @@ cudaEvent_t tm_event_handle(const tm_event* event) { return event ? event->handl
 
 tm_device tm_event_device(const tm_event* event) {
   return event ? tm_device_make(TM_DEVICE, event->device_id) : tm_device_make(TM_CPU, 0);
+}
+
+void tm_event_text(const tm_event* event, char* text, size_t size) {
+  if (event) {
+    snprintf(text, size, "event(device %d, %p%s)", (int)event->device_id, (void*)event->handle,
+             event->timing ? ", timing" : "");
+  } else {
+    snprintf(text, size, "event(null)");
+  }
 }
 
 //===-- Order -------------------------------------------------------------===//
@@ -126,6 +137,10 @@ tm_status tm_event_elapsed(tm_event* start, tm_event* end, float* out) {
   *out = 0;
   TM_TRY(check_timed(start, "tm_event_elapsed: the start event"));
   TM_TRY(check_timed(end, "tm_event_elapsed: the end event"));
+  if (start->device_id != end->device_id) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_event_elapsed: the events are of devices %d and %d",
+                    (int)start->device_id, (int)end->device_id);
+  }
   TM_ON_DEVICE(start->device_id);
   float milliseconds = 0;
   const cudaError_t code = cudaEventElapsedTime(&milliseconds, start->handle, end->handle);

@@ -6,6 +6,7 @@
 #define TM_ALLOC_EVENT_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tm/alloc/stream.h"
@@ -34,7 +35,14 @@ TM_API cudaEvent_t tm_event_handle(const tm_event* event);
 // The device the event belongs to; {TM_CPU, 0} for NULL.
 TM_API tm_device tm_event_device(const tm_event* event);
 
-// Marks what is queued on `stream` so far. Recording again moves the mark.
+enum { TM_EVENT_TEXT_SIZE = 64 };  // bytes that hold any event as text, the NUL included
+
+// Writes "event(device 0, 0x5581c0)", "event(device 0, 0x5581c0, timing)" or "event(null)"; cuts at
+// `size` bytes, the terminating NUL included.
+TM_API void tm_event_text(const tm_event* event, char* text, size_t size);
+
+// Marks what is queued on `stream` so far. Recording again moves the mark. Streams of every device
+// can wait for it.
 // Errors: TM_ERR_INVALID (NULL, a disowned stream, or a stream of another device),
 //         TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
 TM_API TM_NODISCARD tm_status tm_event_record(tm_event* event, tm_stream* stream);
@@ -48,8 +56,8 @@ TM_API TM_NODISCARD tm_status tm_event_sync(tm_event* event);
 TM_API TM_NODISCARD tm_status tm_event_query(tm_event* event, bool* out);
 
 // Stores the milliseconds between two recorded events that are done. On failure `*out` is 0.
-// Errors: TM_ERR_INVALID (NULL, made without timing, never recorded), TM_ERR_BUSY (not done yet),
-//         TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
+// Errors: TM_ERR_INVALID (NULL, made without timing, never recorded, of two devices), TM_ERR_BUSY
+//         (not done yet), TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
 TM_API TM_NODISCARD tm_status tm_event_elapsed(tm_event* start, tm_event* end, float* out);
 
 static inline void tm_event_release_at_(tm_event** event) { tm_event_release(*event); }

@@ -362,13 +362,17 @@ static bool is_owner(const stack* s) {
 // Taken by whoever changes an owner, so that an identity that is looked at stays referenced.
 static pthread_mutex_t owner_lock = PTHREAD_MUTEX_INITIALIZER;
 
+// A forked child must not find the lock held by a thread that it does not have.
+static void lock_owners(void) { (void)pthread_mutex_lock(&owner_lock); }
+static void unlock_owners(void) { (void)pthread_mutex_unlock(&owner_lock); }
+
 // Whether the stack has an owner that could use it. Under owner_lock.
 static bool has_owner(const stack* s) {
   const tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
   return owner && !tm_thread_identity_ended(owner);
 }
 
-// Replaces the owner, which has ended or is the calling thread.
+// Replaces the owner, which has ended, is the calling thread, or no thread.
 static void set_owner(stack* s, tm_thread_identity* owner) {
   tm_thread_identity_release(__atomic_exchange_n(&s->owner, owner, __ATOMIC_ACQ_REL));
 }
@@ -562,9 +566,10 @@ static void stack_free(tm_allocator* self, void* ptr, size_t size, tm_stream* st
 //===-- Closing -----------------------------------------------------------===//
 
 static bool membarrier_works;
-static pthread_once_t membarrier_once = PTHREAD_ONCE_INIT;
+static pthread_once_t process_once = PTHREAD_ONCE_INIT;
 
-static void register_membarrier(void) {
+static void prepare_process(void) {
+  (void)pthread_atfork(lock_owners, unlock_owners, unlock_owners);
   membarrier_works = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
@@ -710,7 +715,7 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
   s->unobtainable = SIZE_MAX;
   s->none.segments = &s->none_segment;
   s->current = &s->none;
-  (void)pthread_once(&membarrier_once, register_membarrier);
+  (void)pthread_once(&process_once, prepare_process);
   s->fenced = !membarrier_works;
 }
 
@@ -850,6 +855,18 @@ tm_status tm_stack_hand_over(tm_allocator* allocator) {
   TM_TRY(begin(allocator, "tm_stack_hand_over", &was_unowned));
   give_up((stack*)allocator);
   return TM_OK;
+}
+
+bool tm_stack_pass_(tm_allocator* allocator, tm_thread_identity* from, tm_thread_identity* to) {
+  stack* s = (stack*)allocator;
+  pthread_mutex_lock(&owner_lock);
+  const tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_RELAXED);
+  const bool passes = owner == from || owner == to || !has_owner(s);
+  if (passes) {
+    set_owner(s, to ? tm_thread_identity_retain(to) : NULL);
+  }
+  pthread_mutex_unlock(&owner_lock);
+  return passes;
 }
 
 tm_status tm_stack_high_water_mark(tm_allocator* allocator, size_t* out) {

@@ -17,6 +17,7 @@
 #ifndef TM_ALLOC_STACK_H_
 #define TM_ALLOC_STACK_H_
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -78,6 +79,13 @@ TM_API TM_NODISCARD tm_status tm_stack_high_water_mark(tm_allocator* stack, size
 
 // The allocator the regions come from. Borrowed; NULL for what is no stack.
 TM_API tm_allocator* tm_stack_upstream(const tm_allocator* stack);
+
+// Private to tmcore: makes `to` the owner of a stack that is that already, or is owned by `from`,
+// by nobody or by a thread that has ended. NULL means nobody. False, with nothing changed, where it
+// is somebody else's.
+struct tm_thread_identity;
+bool tm_stack_pass_(tm_allocator* stack, struct tm_thread_identity* from,
+                    struct tm_thread_identity* to);
 
 TM_EXTERN_C_END
 

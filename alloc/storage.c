@@ -49,7 +49,7 @@ typedef struct header_cache {
 } header_cache;
 
 static __thread header_cache headers;
-static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static tm_thread_exit at_exit;
 static pthread_once_t process_exit_once = PTHREAD_ONCE_INIT;
 
 static void empty_header_cache(void* cache) {

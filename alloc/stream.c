@@ -1,6 +1,9 @@
 #include "tm/alloc/stream.h"
 
+#include <stdio.h>
+
 #include "alloc/cuda_runtime.h"
+#include "alloc/destroy_watch.h"
 #include "alloc/event_cache.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/event.h"
@@ -104,6 +107,7 @@ void tm_stream_release(tm_stream* stream) {
   if (!stream || __atomic_fetch_sub(&stream->references, 1, __ATOMIC_ACQ_REL) != 1) {
     return;
   }
+  tm_tell_destroy_(stream, "stream");
   if (!stream->adopted) {
     destroy_handle(stream->handle, stream->device_id);
   }
@@ -145,6 +149,32 @@ bool tm_stream_equal(const tm_stream* a, const tm_stream* b) {
   }
   cudaStream_t handle = current_handle(a);
   return handle && handle == current_handle(b);
+}
+
+// What stands for a handle in a text; NULL where that is its address.
+static const char* handle_name(cudaStream_t handle) {
+  if (!handle) {
+    return "disowned";
+  }
+  if (handle == cudaStreamLegacy) {
+    return "legacy";
+  }
+  return handle == cudaStreamPerThread ? "per-thread" : NULL;
+}
+
+void tm_stream_text(const tm_stream* stream, char* text, size_t size) {
+  if (!stream) {
+    snprintf(text, size, "stream(null)");
+    return;
+  }
+  cudaStream_t handle = current_handle(stream);
+  const char* name = handle_name(handle);
+  if (name) {
+    snprintf(text, size, "stream(device %d, %s)", (int)stream->device_id, name);
+  } else {
+    snprintf(text, size, "stream(device %d, %p%s)", (int)stream->device_id, (void*)handle,
+             stream->adopted ? ", adopted" : "");
+  }
 }
 
 //===-- Capture -----------------------------------------------------------===//
@@ -206,6 +236,7 @@ tm_status tm_stream_wait(tm_stream* stream, tm_event* event) {
   if (!event) {
     return TM_NULL_HANDLE("tm_stream_wait: the event");
   }
+  TM_TRY(tm_device_check_(tm_event_device(event).id));  // or the stream's device would be blamed
   TM_ON_DEVICE(stream->device_id);
   TM_TRY_CUDA(cudaStreamWaitEvent(handle, tm_event_handle(event), cudaEventWaitDefault));
   return TM_OK;

@@ -7,6 +7,7 @@
 #define TM_ALLOC_STREAM_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tm/alloc/device.h"
@@ -74,9 +75,15 @@ TM_API tm_device tm_stream_device(const tm_stream* stream);
 // Errors: TM_ERR_INVALID (NULL or disowned), TM_ERR_CUDA. On failure `*out` is 0.
 TM_API TM_NODISCARD tm_status tm_stream_priority(const tm_stream* stream, int* out);
 
-// Whether the two are the same queue: the same object, or the same handle on the same device. Two
-// NULLs are equal.
+// Whether the two are the same queue: the same object, or the same handle on the same device. Every
+// device has default streams of its own, so those of two devices differ. Two NULLs are equal.
 TM_API bool tm_stream_equal(const tm_stream* a, const tm_stream* b);
+
+enum { TM_STREAM_TEXT_SIZE = 64 };  // bytes that hold any stream as text, the NUL included
+
+// Writes "stream(device 1, 0x5581c0, adopted)", "stream(device 0, legacy)", "... per-thread)",
+// "... disowned)" or "stream(null)"; cuts at `size` bytes, the terminating NUL included.
+TM_API void tm_stream_text(const tm_stream* stream, char* text, size_t size);
 
 // Whether work queued on the stream is being captured into a graph.
 // Errors: TM_ERR_INVALID (NULL or disowned), TM_ERR_CUDA. On failure `*out` is false.
@@ -92,8 +99,9 @@ TM_API TM_NODISCARD tm_status tm_stream_sync(tm_stream* stream);
 // Errors: as tm_stream_sync. On failure `*out` is false.
 TM_API TM_NODISCARD tm_status tm_stream_query(tm_stream* stream, bool* out);
 
-// Work queued on `stream` from here on starts after what `event` recorded. The host does not wait.
-// Errors: as tm_stream_sync.
+// Work queued on `stream` from here on starts after what `event`, of any device, recorded; one that
+// was never recorded needs no waiting. The host does not wait.
+// Errors: as tm_stream_sync; TM_ERR_DEVICE_LOST also of the event's device.
 TM_API TM_NODISCARD tm_status tm_stream_wait(tm_stream* stream, tm_event* event);
 
 // Work queued on `stream` from here on starts after all that is queued on `other` now. Equal
@@ -101,9 +109,13 @@ TM_API TM_NODISCARD tm_status tm_stream_wait(tm_stream* stream, tm_event* event)
 // Errors: as tm_stream_sync.
 TM_API TM_NODISCARD tm_status tm_stream_wait_stream(tm_stream* stream, tm_stream* other);
 
-// Calls `function(user)` on a runtime thread, in stream order. It must not call CUDA or tmcore
-// device functions.
-// Errors: as tm_stream_sync.
+// Calls `function(user)` once on a runtime thread, after what is queued so far and before what is
+// queued later; it holds the stream up until it returns. Host memory is its to allocate, use and
+// free. It must call neither CUDA nor what does: nothing of a device, stream or event, and no
+// release of memory that is not the host's. It must not wait for work that may be queued behind it.
+// `user` is valid until the call has been made. On failure no call is made, and none where the
+// device is lost before its turn. Of a stream that is being captured, the graph gets the call.
+// Errors: as tm_stream_sync, but capturing is none.
 TM_API TM_NODISCARD tm_status tm_stream_call_host(tm_stream* stream, void (*function)(void* user),
                                                   void* user);
 

@@ -13,7 +13,7 @@ struct tm_thread_identity {
 
 __thread tm_thread_identity* tm_this_thread_ __attribute__((tls_model("initial-exec")));
 
-static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static tm_thread_exit at_exit;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static uint32_t process;  // forks between the first process and this one
 
@@ -34,15 +34,22 @@ static void end_thread(void* value) {
   tm_thread_identity_release(identity);
 }
 
+tm_thread_identity* tm_thread_identity_make(void) {
+  (void)pthread_once(&fork_once, watch_forks);
+  tm_thread_identity* identity = tm_bookkeeping_alloc(sizeof *identity, "a thread's identity");
+  if (identity) {
+    identity->references = 1;
+    identity->process = process;
+  }
+  return identity;
+}
+
 tm_thread_identity* tm_thread_identity_get(void) {
   if (!tm_this_thread_) {
-    (void)pthread_once(&fork_once, watch_forks);
-    tm_thread_identity* identity = tm_bookkeeping_alloc(sizeof *identity, "a thread's identity");
+    tm_thread_identity* identity = tm_thread_identity_make();
     if (!identity) {
       return NULL;
     }
-    identity->references = 1;
-    identity->process = process;
     tm_this_thread_ = identity;
     // Where that fails, the thread's end goes unnoticed: its stacks must then be handed over.
     (void)tm_thread_exit_set_(&at_exit, end_thread, identity);

@@ -1,4 +1,4 @@
-// Who a thread is, for objects that one thread at a time may use. Private.
+// Who a thread is, for objects that one thread at a time may use. Private to tmcore.
 //
 // An identity outlives its thread for as long as something refers to it, so that an object whose
 // owner has ended can be told from one whose owner is alive.
@@ -18,6 +18,10 @@ extern __thread tm_thread_identity* tm_this_thread_ __attribute__((tls_model("in
 // The calling thread's identity, made on first use. NULL after raising TM_ERR_NO_MEMORY.
 // Ownership: borrowed.
 TM_NODISCARD tm_thread_identity* tm_thread_identity_get(void);
+
+// An identity that is no thread's, for what is kept from all of them. NULL after raising
+// TM_ERR_NO_MEMORY. Ownership: the caller owns one reference.
+TM_NODISCARD tm_thread_identity* tm_thread_identity_make(void);
 
 tm_thread_identity* tm_thread_identity_retain(tm_thread_identity* identity);
 void tm_thread_identity_release(tm_thread_identity* identity);  // NULL is a no-op

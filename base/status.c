@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "tm/base/source_path.h"
 #include "tm/base/trace.h"
 
 static __thread tm_error last_error = {.file = ""};
@@ -63,7 +64,7 @@ tm_status tm_raise_(tm_status code, const char* file, int line, const char* form
   snprintf(last_error.message, sizeof last_error.message, "%s", message);
   last_error.code = code;
   last_error.line = line;
-  last_error.file = file;
+  last_error.file = tm_source_path_(file);
   tm_trace_text(last_error.trace, sizeof last_error.trace);
   return code;
 }

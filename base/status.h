@@ -41,7 +41,8 @@ enum {
 typedef struct tm_error {
   tm_status code;                       // TM_OK: no failure yet on this thread
   int32_t line;                         // where it was raised
-  const char* file;                     // where it was raised; "" where there was no failure
+  const char* file;                     // where it was raised, without its folders unless
+                                        // TM_SRC_FULL_PATH is set; "" where there was no failure
   char message[TM_ERROR_MESSAGE_SIZE];  // who, what was asked, what is there; with units
   char trace[TM_ERROR_TRACE_SIZE];      // the open scopes, innermost first; "" where none
 } tm_error;

@@ -47,9 +47,23 @@ static inline bool tm_is_below_stack_(const void* address) {
   return tm_stack_low_() - (uintptr_t)address < 4096;
 }
 
-// Copies `size` bytes that may not be mapped. False where they are not. For messages about what has
-// gone wrong: it costs a system call.
+// Whether `address` lies on the thread's own stack, anywhere below what is in use of it: there only
+// functions that are gone have left something. Exact, and slow: for what has gone wrong. Private.
+bool tm_is_on_unused_stack_(const void* address);
+
+// Copies `size` bytes, at least 1, that may not be mapped. False where they are not; then `out` may
+// be half written. For messages about what has gone wrong: it costs a system call. Leaves errno.
 TM_API bool tm_read_memory_(const void* address, void* out, size_t size);
+
+// Whether the page of `address`, a multiple of 8, can be read now. One system call, allowed in
+// every sandbox. Leaves errno. Private.
+bool tm_is_readable_(const void* address);
+
+// Copies what can be read, whatever a sanitizer knows about it: a frame that is gone, for instance.
+// Private.
+__attribute__((no_sanitize_address, no_sanitize_thread)) void tm_copy_unchecked_(const void* from,
+                                                                                 void* to,
+                                                                                 size_t size);
 
 TM_EXTERN_C_END
 

@@ -4,13 +4,13 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "tm/base/attributes.h"
 
+// All zero at first. No lock: a forked child could find it held for ever.
 typedef struct tm_thread_exit {
-  pthread_mutex_t lock;  // PTHREAD_MUTEX_INITIALIZER
-  bool made;
-  pthread_key_t key;
+  uint64_t key_and_1;  // a pthread_key_t + 1, or 0 before there is one; with __atomic
 } tm_thread_exit;
 
 // Has `function(value)` called when the calling thread ends by returning, pthread_exit or

@@ -11,36 +11,37 @@
 
 #include <string.h>
 
+#include "alloc/destroy_watch.h"
+#include "context/object.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/host.h"
 #include "tm/base/fatal.h"
 #include "tm/base/thread_exit.h"
-#include "tm/base/trace.h"
 #include "tm/log.h"
 
-typedef struct context_object {
-  tm_context hot;                    // must be first
-  const tm_thread* thread;           // atomic; where it is current; NULL: nowhere
-  struct context_object* replaced;   // what was current before it, while it is
-  tm_context_mark entered;           // where it stood when it became current
-  struct tm_trace_frame* trace_top;  // its own trace, while it is not current
-  tm_device failing;                 // whose out-of-memory handler runs; a type of -1: none
-} context_object;
-
 static __thread context_object first_context;
-static tm_thread_exit at_exit = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static tm_thread_exit at_exit;
 
 //===-- Lifetime ----------------------------------------------------------===//
 
-static const tm_device nowhere = {-1, 0};
-
-static void init_context(context_object* object) {
-  memset(object, 0, sizeof *object);
-  object->failing = nowhere;
+void context_set_base(context_object* object) {
+  memset(object->hot.current, 0, sizeof object->hot.current);
   object->hot.current[TM_SLOT_ALLOCATOR_ + TM_CPU] = tm_host_allocator();
+  const captured_context* base = object->token ? object->token->captured : object->captured;
+  if (base) {
+    memcpy(object->hot.current, base->current, sizeof base->current);
+  }
 }
 
-static void report_leftovers(const context_object* object, const char* event) {
+void context_init(context_object* object, captured_context* captured) {
+  object->references = 1;
+  object->failing = nowhere;
+  object->captured = captured;
+  object->trace_top = captured ? captured->trace_top : NULL;
+  context_set_base(object);
+}
+
+void context_report_leftovers(const context_object* object, const char* event) {
   if (object->hot.depth) {
     TM_LOG_ERROR("%s with %zu scopes of its context still open", event, object->hot.depth);
   }
@@ -50,17 +51,21 @@ static void leave_context(context_object* object);
 
 static void end_thread(void* value) {
   while (tm_thread_.context && tm_thread_.context != value) {
-    report_leftovers((context_object*)tm_thread_.context, "a thread ends");
+    context_report_leftovers((context_object*)tm_thread_.context, "a thread ends");
     leave_context((context_object*)tm_thread_.context);
   }
-  report_leftovers(value, "a thread ends");
+  context_report_leftovers(value, "a thread ends");
   tm_thread_.context = NULL;
 }
 
+static void refuse_to_destroy_pushed(const void* object, const char* what);
+
 tm_context* tm_context_first_use_(void) {
-  init_context(&first_context);
+  memset(&first_context, 0, sizeof first_context);
+  context_init(&first_context, NULL);
   first_context.thread = &tm_thread_;
   tm_thread_.context = &first_context.hot;
+  tm_watch_destroy_(refuse_to_destroy_pushed);
   // Where that fails, leftover scopes of the thread go unreported.
   (void)tm_thread_exit_set_(&at_exit, end_thread, &first_context);
   return &first_context.hot;
@@ -71,20 +76,31 @@ tm_context* tm_context_create(void) {
   if (!object) {
     return NULL;
   }
-  init_context(object);
+  context_init(object, NULL);
   return &object->hot;
 }
 
+tm_context* tm_context_retain(tm_context* context) {
+  if (context) {
+    __atomic_fetch_add(&((context_object*)context)->references, 1, __ATOMIC_RELAXED);
+  }
+  return context;
+}
+
 void tm_context_release(tm_context* context) {
-  if (!context) {
+  context_object* object = (context_object*)context;
+  if (!object) {
     return;
   }
-  context_object* object = (context_object*)context;
-  if (__atomic_load_n(&object->thread, __ATOMIC_ACQUIRE)) {
+  if (__atomic_load_n(&object->references, __ATOMIC_ACQUIRE) == 1 &&
+      __atomic_load_n(&object->thread, __ATOMIC_ACQUIRE)) {
     TM_FATAL("a context is released while it is current on a thread");
   }
-  report_leftovers(object, "a context is released");
-  tm_bookkeeping_free(object);
+  if (__atomic_fetch_sub(&object->references, 1, __ATOMIC_ACQ_REL) == 1) {
+    context_report_leftovers(object, "a context is released");
+    context_release_captured(object->captured);
+    tm_bookkeeping_free(object);
+  }
 }
 
 //===-- Lookup ------------------------------------------------------------===//
@@ -128,14 +144,16 @@ void tm_frame_stale_(tm_frame* frame) {
       frame->file, frame->line, tm_thread_.context->depth);
 }
 
-// Copies an entry that may be of a function, a fiber or a thread that is gone. False where it is.
-static bool read_entry(const tm_frame* entry, tm_frame* out, char* file, size_t size) {
-  if (tm_is_below_stack_(entry) || !tm_read_memory_(entry, out, sizeof *out) ||
-      !tm_read_memory_(out->file, file, 1)) {
-    return false;
-  }
+bool context_read_entry(const tm_frame* entry, tm_frame* out) {
+  return !tm_is_below_stack_(entry) && !tm_is_on_unused_stack_(entry) &&
+         tm_read_memory_(entry, out, sizeof *out);
+}
+
+// Copies the name of the file that an entry may have. False where it has none.
+static bool read_file(const tm_frame* entry, char* file, size_t size) {
   size_t length = 0;
-  while (length + 1 < size && tm_read_memory_(out->file + length, &file[length], 1) &&
+  file[0] = '\0';
+  while (length + 1 < size && tm_read_memory_(entry->file + length, &file[length], 1) &&
          file[length] >= ' ' && file[length] <= '~') {
     length++;
   }
@@ -155,7 +173,7 @@ void tm_frame_mismatch_(const tm_frame* frame) {
   }
   tm_frame top;
   char file[256];
-  if (!read_entry(context->top, &top, file, sizeof file)) {
+  if (!context_read_entry(context->top, &top) || !read_file(&top, file, sizeof file)) {
     TM_FATAL(
         "the scope of %s:%d is closed, but the innermost of the %zu open ones is another, whose "
         "function was left without closing it",
@@ -163,6 +181,46 @@ void tm_frame_mismatch_(const tm_frame* frame) {
   }
   TM_FATAL("the scope of %s:%d is closed, but the innermost of the %zu open ones is that of %s:%d",
            frame->file, frame->line, context->depth, file, top.line);
+}
+
+// Finds the innermost entry of `context` that made `object` current, and copies it.
+static bool find_entry(const tm_context* context, const void* object, tm_frame* out) {
+  size_t left = context->depth;
+  for (const tm_frame* entry = context->top; entry && left > 0; entry = out->below, left--) {
+    if (!context_read_entry(entry, out)) {
+      return false;
+    }
+    if (out->value == object) {
+      return true;
+    }
+  }
+  return false;
+}
+
+static bool is_in_a_slot(const tm_context* context, const void* object) {
+  for (size_t slot = 0; slot < TM_SLOTS_; slot++) {
+    if (slot != TM_SLOT_NONE_ && context->current[slot] == object) {
+      return true;
+    }
+  }
+  return false;
+}
+
+static void refuse_to_destroy_pushed(const void* object, const char* what) {
+  for (const tm_context* context = tm_thread_.context; context;) {
+    tm_frame entry;
+    char file[256];
+    if (find_entry(context, object, &entry) && read_file(&entry, file, sizeof file)) {
+      TM_FATAL("a %s is destroyed that the scope of %s:%d has made current", what, file,
+               entry.line);
+    }
+    if (is_in_a_slot(context, object)) {
+      TM_FATAL("a %s is destroyed that is current, by a scope that was left without closing it",
+               what);
+    }
+    const context_object* replaced = ((const context_object*)context)->replaced;
+    context = replaced ? &replaced->hot : NULL;
+  }
 }
 
 //===-- Entries -----------------------------------------------------------===//
@@ -218,6 +276,14 @@ void tm_frame_close_oom_handler_(tm_frame* frame) {
   }
 }
 
+// Takes back the entry of a context that cannot be made current. The fatal error that follows may
+// be left by an exception, and then the scope closes all the same.
+static void unopen_context(tm_frame* frame) {
+  unlink_top(frame);
+  frame->value = NULL;
+  frame->slots = unlinked;
+}
+
 // The entry stands in the context that is replaced, so that a fiber may suspend with scopes open.
 int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused, const char* file,
                            int line) {
@@ -230,30 +296,37 @@ int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused, c
   if (!context) {
     return 1;
   }
-  context_object* object = (context_object*)context;
+  context_object* object = context_to_enter((context_object*)context);
+  if (!object) {
+    unopen_context(frame);
+    TM_FATAL("the context made current at %s:%d: %s", frame->file, frame->line,
+             tm_last_error()->message);
+  }
   const tm_thread* other = NULL;
   if (!__atomic_compare_exchange_n(&object->thread, &other, &tm_thread_, false, __ATOMIC_ACQUIRE,
                                    __ATOMIC_RELAXED)) {
-    unlink_top(frame);
-    frame->value = NULL;
-    frame->slots = unlinked;
+    unopen_context(frame);
     TM_FATAL("the context made current at %s:%d is already current on %s thread", frame->file,
              frame->line, other == &tm_thread_ ? "this" : "another");
   }
+  context_take_arenas(object);
+  frame->value = object;
   object->replaced = (context_object*)outer;
-  object->entered.top = context->top;
-  object->entered.depth = context->depth;
+  object->entered.top = object->hot.top;
+  object->entered.depth = object->hot.depth;
   tm_thread_.trace_top = object->trace_top;
-  tm_thread_.context = context;
+  tm_thread_.context = &object->hot;
   return 1;
 }
 
-// Stops `object` from being current, keeping its trace.
+// Stops `object` from being current, keeping its trace. It may be gone afterwards.
 static void leave_context(context_object* object) {
   object->trace_top = tm_thread_.trace_top;
   tm_thread_.context = &object->replaced->hot;
   object->replaced = NULL;
+  context_give_arenas_back(object);
   __atomic_store_n(&object->thread, NULL, __ATOMIC_RELEASE);
+  context_entered_is_left(object);
 }
 
 void tm_frame_close_context_(tm_frame* frame) {
@@ -286,8 +359,7 @@ tm_context_mark tm_context_save(void) {
 // Makes current what the entries from `entry` outwards say.
 static void rebuild_current(tm_context* context, tm_frame* entry) {
   bool known[TM_SLOTS_] = {false};
-  memset(context->current, 0, sizeof context->current);
-  context->current[TM_SLOT_ALLOCATOR_ + TM_CPU] = tm_host_allocator();
+  context_set_base((context_object*)context);
   for (; entry; entry = entry->below) {
     void* value = tm_slots_type_(entry->slots) == TM_SLOT_OOM_HANDLER_ ? entry : entry->value;
     const uint32_t slots[] = {tm_slots_type_(entry->slots), tm_slots_device_(entry->slots)};
@@ -330,107 +402,4 @@ size_t tm_context_restore(const tm_context_mark* mark) {
   ((context_object*)mark->context)->failing = mark->failing;
   tm_thread_.trace_top = mark->trace_top;
   return dropped;
-}
-
-//===-- Allocating --------------------------------------------------------===//
-
-// While a handler runs, its device has an allocator that refuses, so that what the handler asks of
-// the failing device fails at once.
-
-static tm_status refuse_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
-  (void)stream;
-  (void)out;
-  return TM_RAISE(TM_ERR_NO_MEMORY, "%zu bytes of %s asked inside its out-of-memory handler", size,
-                  tm_device_type_name((tm_device_type)self->device.type));
-}
-
-static void refuse_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
-  (void)self;
-  (void)ptr;
-  (void)size;
-  (void)stream;
-}
-
-static void refuse_destroy(tm_allocator* self) { (void)self; }
-
-static const tm_allocator_vtable refuse_vtable = {
-    .name = "out-of-memory handler",
-    .destroy = refuse_destroy,
-    .alloc = refuse_alloc,
-    .free = refuse_free,
-};
-
-// What run_handler changes in a context, to be put back.
-typedef struct handler_state {
-  context_object* object;
-  void* handlers;
-  tm_device failing;
-} handler_state;
-
-static void put_back(const handler_state* state) {
-  state->object->hot.current[TM_SLOT_OOM_HANDLER_] = state->handlers;
-  state->object->failing = state->failing;
-}
-
-// Runs one handler, which sees only the handlers outside itself, however it is left.
-static bool run_handler(tm_frame* entry, const tm_oom_request* request) {
-  tm_context* context = tm_context_get_();
-  context_object* object = (context_object*)context;
-  __attribute__((cleanup(put_back), unused))
-  const handler_state state = {object, context->current[TM_SLOT_OOM_HANDLER_], object->failing};
-  context->current[TM_SLOT_OOM_HANDLER_] = entry->saved;
-  object->failing = request->device;
-  tm_allocator refusing;
-  tm_allocator_init_(&refusing, &refuse_vtable, request->device, NULL);
-  refusing.references = TM_IMMORTAL_;
-  TM_USE_ALLOCATOR(&refusing);
-  return ((tm_oom_handler)entry->value)(request, entry->saved_on_device);
-}
-
-tm_status tm_context_ask_handlers_(tm_allocator* allocator, size_t size, tm_storage** out) {
-  *out = NULL;
-  if (tm_device_equal(((context_object*)tm_context_get_())->failing, allocator->device)) {
-    return TM_ERR_NO_MEMORY;
-  }
-  const tm_error failure = *tm_last_error();
-  tm_oom_request request = {.device = allocator->device, .size = size, .attempt = 1};
-  tm_frame* entry = tm_context_get_()->current[TM_SLOT_OOM_HANDLER_];
-  int freed = 0;
-  while (entry && freed < TM_OOM_MAX_RETRIES) {
-    if (tm_is_below_stack_(entry)) {
-      TM_FATAL("an out-of-memory handler is asked whose scope was left without closing it");
-    }
-    if (run_handler(entry, &request)) {
-      freed++;
-      const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
-      if (status != TM_ERR_NO_MEMORY) {
-        return status;
-      }
-    } else {
-      entry = entry->saved;
-    }
-    request.attempt++;
-  }
-  return tm_raise_(TM_ERR_NO_MEMORY, failure.file, failure.line, "%s", failure.message);
-}
-
-tm_status tm_context_alloc(tm_allocator* allocator, tm_device device, size_t size,
-                           tm_storage** out) {
-  if (!out) {
-    return TM_RAISE(TM_ERR_INVALID, "tm_context_alloc: out is NULL");
-  }
-  *out = NULL;
-  allocator = allocator ? allocator : tm_require_allocator(device);
-  if (!allocator) {
-    return tm_last_status();
-  }
-  const context_object* object = (const context_object*)tm_context_get_();
-  if (TM_UNLIKELY(tm_device_equal(object->failing, allocator->device))) {
-    return refuse_alloc(allocator, size, NULL, NULL);
-  }
-  const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
-  if (TM_LIKELY(status != TM_ERR_NO_MEMORY)) {
-    return status;
-  }
-  return tm_context_ask_handlers_(allocator, size, out);
 }

@@ -37,7 +37,8 @@ typedef struct tm_context tm_context;
 //===-- Scopes ------------------------------------------------------------===//
 
 // Makes `allocator` current for its device type. It is borrowed: the caller's reference outlives
-// the scope. NULL changes nothing and still closes as one.
+// the scope, and where it does not, that is fatal on the same thread. NULL changes nothing and
+// still closes as one.
 #define TM_WITH_ALLOCATOR(allocator) TM_WITH_(allocator_, tm_frame_close_, (allocator), NULL)
 #define TM_USE_ALLOCATOR(allocator) TM_USE_(allocator_, tm_frame_close_, (allocator), NULL)
 
@@ -52,8 +53,9 @@ typedef struct tm_context tm_context;
 #define TM_WITH_STREAM(stream) TM_WITH_(stream_, tm_frame_close_, (stream), NULL)
 #define TM_USE_STREAM(stream) TM_USE_(stream_, tm_frame_close_, (stream), NULL)
 
-// Makes `context` the thread's current one. Borrowed; NULL changes nothing. A context that is
-// current on another thread, or already current further out on this one, is fatal.
+// Makes `context` the thread's current one, or what tm_context_capture found. Borrowed; NULL
+// changes nothing. A context that is current on another thread, or already current further out on
+// this one, is fatal.
 #define TM_WITH_CONTEXT(context) TM_WITH_(context_, tm_frame_close_context_, (context), NULL)
 #define TM_USE_CONTEXT(context) TM_USE_(context_, tm_frame_close_context_, (context), NULL)
 
@@ -114,13 +116,41 @@ TM_API TM_NODISCARD tm_status tm_context_alloc(tm_allocator* allocator, tm_devic
 
 // A context of one's own, for fibers, coroutines and tasks that carry theirs. It starts with the
 // host allocator. Returns NULL on failure.
-// Ownership: the caller owns it and destroys it with tm_context_release.
+// Ownership: the caller owns one reference.
 // Errors: TM_ERR_NO_MEMORY.
 TM_API TM_NODISCARD tm_context* tm_context_create(void);
 
-// Destroys a context of one's own. Entries still open in it are counted and logged, never followed.
-// One that is current on a thread is fatal. NULL is a no-op.
+// Takes another reference and returns `context`. NULL passes through.
+// Threads: safe from any thread.
+TM_API tm_context* tm_context_retain(tm_context* context);
+
+// Drops a reference; the last one destroys the context. Entries still open in it are counted and
+// logged, never followed. Dropping the last one of a context that is current on a thread is fatal,
+// unless that has attached a token of tm_context_capture, which it keeps alive. NULL is a no-op.
+// Threads: safe from any thread.
 TM_API void tm_context_release(tm_context* context);
+
+// What is current on the calling thread, for other threads to work with: its allocators, its stream
+// and its scope trace, but no out-of-memory handlers, which belong to its frames. Returns NULL on
+// failure.
+//
+//   tm_context* token = tm_context_capture();           // on one thread
+//   TM_WITH_CONTEXT(token) { ... }                      // on others, on any number at a time
+//
+// Each thread that attaches the token gets a context of its own, which ends with the block. Since
+// one thread at a time may use an arena, its upstream takes its place in the token. Attaching takes
+// no memory, unless a token is attached inside another one's block: where there is none then, that
+// is fatal.
+// Ownership: the caller owns one reference; the token retains what it holds.
+// Errors: TM_ERR_INVALID (inside an out-of-memory handler), TM_ERR_NO_MEMORY.
+TM_API TM_NODISCARD tm_context* tm_context_capture(void);
+
+// The same with the arenas themselves, which nobody but a thread that has attached the token can
+// use until it is released: one thread at a time, and with TM_ERR_BUSY for all others, the caller
+// included. What is live in them stays where it is. Afterwards the next thread that allocates from
+// them owns them.
+// Errors: also TM_ERR_BUSY (an arena is owned by another thread).
+TM_API TM_NODISCARD tm_context* tm_context_capture_move(void);
 
 // Where a context stands, to return to after longjmp.
 typedef struct tm_context_mark {

@@ -207,6 +207,27 @@ static enum cudaMemcpyKind kind_of(const tm_tensor* source, const tm_tensor* des
   return is_on_host(destination) ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice;
 }
 
+// Between devices, or on a stream of a third one: only the peer calls reach memory of pools without
+// access to them being granted.
+static tm_status enqueue_peer_copy(const tm_tensor* source, const tm_tensor* destination,
+                                   const tm_copy_plan_* plan, cudaStream_t stream) {
+  const int from = source->device.id;
+  const int to = destination->device.id;
+  if (plan->rank == 0) {
+    TM_TRY_CUDA(cudaMemcpyPeerAsync(destination->data, to, source->data, from, plan->run, stream));
+    return TM_OK;
+  }
+  struct cudaMemcpy3DPeerParms parameters;
+  memset(&parameters, 0, sizeof parameters);
+  parameters.srcPtr = pitched(plan, plan->source, source->data);
+  parameters.srcDevice = from;
+  parameters.dstPtr = pitched(plan, plan->destination, destination->data);
+  parameters.dstDevice = to;
+  parameters.extent = extent_of(plan);
+  TM_TRY_CUDA(cudaMemcpy3DPeerAsync(&parameters, stream));
+  return TM_OK;
+}
+
 static tm_status enqueue_copy(const tm_tensor* source, const tm_tensor* destination,
                               const tm_copy_plan_* plan, cudaStream_t stream) {
   const enum cudaMemcpyKind kind = kind_of(source, destination);
@@ -262,6 +283,37 @@ static tm_status record_use(const tm_tensor* tensor, tm_stream* stream) {
   return tm_storage_record_stream(tensor->storage, stream);
 }
 
+static bool is_of(const tm_tensor* tensor, const tm_stream* stream) {
+  return tensor->device.id == tm_stream_device(stream).id;
+}
+
+// A fill, and a copy from or to the host, is work of the device whose memory it is: another reaches
+// that by peer access at most.
+static tm_status check_own_device(const tm_tensor* tensor, const tm_stream* stream) {
+  return is_on_host(tensor) || is_of(tensor, stream)
+             ? TM_OK
+             : TM_RAISE(TM_ERR_INVALID,
+                        "memory of device %d is written or read on a stream of device %d",
+                        (int)tensor->device.id, (int)tm_stream_device(stream).id);
+}
+
+// Whether the copy is between devices, as seen from the stream's. Both must be there still: what a
+// lost one answers would be put down to the stream's.
+static tm_status check_devices(const tm_tensor* source, const tm_tensor* destination,
+                               const tm_stream* stream, bool* by_peer) {
+  *by_peer = false;
+  if (is_on_host(source) || is_on_host(destination)) {
+    TM_TRY(check_own_device(source, stream));
+    return check_own_device(destination, stream);
+  }
+  *by_peer = !is_of(source, stream) || !is_of(destination, stream);
+  if (*by_peer) {
+    TM_TRY(tm_device_check_(source->device.id));
+    TM_TRY(tm_device_check_(destination->device.id));
+  }
+  return TM_OK;
+}
+
 // The uses are recorded twice: before, because what a record needs must be there before anything is
 // queued; after, because a record covers what is queued by then.
 static tm_status copy_on_stream(const tm_tensor* source, const tm_tensor* destination,
@@ -273,11 +325,15 @@ static tm_status copy_on_stream(const tm_tensor* source, const tm_tensor* destin
   if (!stream) {
     return tm_last_status();
   }
+  bool by_peer;
+  TM_TRY(check_devices(source, destination, stream, &by_peer));
   TM_TRY(record_use(source, stream));
   TM_TRY(record_use(destination, stream));
   {
     TM_ON_DEVICE(tm_stream_device(stream).id);
-    TM_TRY(enqueue_copy(source, destination, plan, tm_stream_handle(stream)));
+    cudaStream_t handle = tm_stream_handle(stream);
+    TM_TRY(by_peer ? enqueue_peer_copy(source, destination, plan, handle)
+                   : enqueue_copy(source, destination, plan, handle));
   }
   TM_TRY(record_use(source, stream));
   return record_use(destination, stream);
@@ -292,6 +348,7 @@ static tm_status fill_on_stream(const tm_tensor* destination, uint8_t value,
   if (!stream) {
     return tm_last_status();
   }
+  TM_TRY(check_own_device(destination, stream));
   TM_TRY(record_use(destination, stream));
   {
     TM_ON_DEVICE(tm_stream_device(stream).id);

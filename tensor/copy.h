@@ -13,6 +13,10 @@
 // matrices, ranges of three dimensions with regular pitches. Others, among them transpositions, are
 // TM_ERR_UNAVAILABLE.
 //
+// Devices. A fill, and a copy from or to the host, runs on a stream of the device whose memory it
+// is; on another's it is TM_ERR_INVALID. A copy between devices runs on a stream of either. The
+// thread's current CUDA device does not matter.
+//
 // Dry memory is neither read nor written: the operation is checked, counted (dry.h) and done; it
 // needs no stream.
 #ifndef TM_TENSOR_COPY_H_
@@ -30,10 +34,9 @@ TM_EXTERN_C_BEGIN
 // Copies the elements of `source` to `destination`. Both have one shape and one dtype. No elements:
 // nothing to do. On error the destination is unchanged.
 // Errors: TM_ERR_INVALID (null; shapes or dtypes differ; the two overlap; elements of the
-// destination
-//         overlap each other; a run of elements narrower than a byte that is no whole number of
-//         bytes), TM_ERR_UNAVAILABLE (no current stream, layouts as above), TM_ERR_NO_MEMORY,
-//         TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
+//         destination overlap each other; a run of elements narrower than a byte that is no whole
+//         number of bytes; a stream of another device, as above), TM_ERR_UNAVAILABLE (no current
+//         stream, layouts as above), TM_ERR_NO_MEMORY, TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
 TM_API TM_NODISCARD tm_status tm_copy(const tm_tensor* source, const tm_tensor* destination);
 
 // The same for buffers of one size and dtype.

@@ -179,9 +179,10 @@ for file in "${files[@]}"; do
 done
 [[ ${#scripts[@]} -eq 0 ]] || gate shellcheck shellcheck --external-sources "${scripts[@]}"
 
+# An empty line of a patch is one space.
 texts=()
 while IFS= read -r -d '' file; do
-  texts+=("$file")
+  [[ $file == *.patch ]] || texts+=("$file")
 done < <(printf '%s\0' "${files[@]}" | xargs -0 grep -lIZ '' --)
 [[ ${#texts[@]} -eq 0 ]] || gate text text "${texts[@]}"
 

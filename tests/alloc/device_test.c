@@ -31,6 +31,25 @@ Test(device, types_have_names) {
   cr_expect(not(tm_device_equal(tm_device_make(TM_DEVICE, 3), tm_device_make(TM_DEVICE, 2))));
 }
 
+Test(device, have_a_text) {
+  static const struct {
+    tm_device device;
+    const char* expected;
+  } rows[] = {
+      {{TM_CPU, 0}, "cpu"},         {{TM_CPU_PINNED, 0}, "cpu_pinned"},
+      {{TM_DEVICE, 0}, "device:0"}, {{TM_DEVICE, 63}, "device:63"},
+      {{TM_DEVICE, -1}, "device"},  {{TM_CPU, 3}, "cpu:3"},
+      {{7, 1}, "unknown:1"},
+  };
+  char text[TM_DEVICE_TEXT_SIZE];
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    tm_device_text(rows[i].device, text, sizeof text);
+    cr_expect(eq(str, text, (char*)rows[i].expected));
+  }
+  tm_device_text((tm_device){TM_DEVICE, 12}, text, 4);
+  cr_expect(eq(str, text, "dev"));
+}
+
 Test(device, are_counted) {
   machine_configure(3, "64MiB");
   machine_require_devices(1);

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <cuda_runtime_api.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "alloc/event_cache.h"
@@ -124,6 +125,70 @@ Test(event, null_is_an_error_and_never_a_crash) {
   cr_expect(tm_device_equal(tm_event_device(NULL), (tm_device){TM_CPU, 0}));
   cr_expect(eq(ptr, tm_event_retain(NULL), NULL));
   tm_event_release(NULL);
+  tm_stream_release(stream);
+}
+
+Test(event, has_a_text) {
+  setup(1);
+  tm_auto_event timed = create(true);
+  tm_auto_event plain = create(false);
+  char text[TM_EVENT_TEXT_SIZE];
+  char expected[TM_EVENT_TEXT_SIZE];
+  tm_event_text(timed, text, sizeof text);
+  snprintf(expected, sizeof expected, "event(device 0, %p, timing)", (void*)tm_event_handle(timed));
+  cr_expect(eq(str, text, expected));
+  tm_event_text(plain, text, sizeof text);
+  snprintf(expected, sizeof expected, "event(device 0, %p)", (void*)tm_event_handle(plain));
+  cr_expect(eq(str, text, expected));
+  tm_event_text(NULL, text, sizeof text);
+  cr_expect(eq(str, text, "event(null)"));
+  tm_event_text(NULL, text, 6);
+  cr_expect(eq(str, text, "event"));
+  tm_stream_release(stream);
+}
+
+Test(event, that_was_never_recorded_needs_no_waiting) {
+  setup(1);
+  tm_auto_event event = create(false);
+  cr_expect(eq(int, tm_stream_wait(stream, event), TM_OK));
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+  tm_stream_release(stream);
+}
+
+Test(event, times_one_device) {
+  setup(2);
+  tm_auto_stream elsewhere = tm_stream_create(1, 0);
+  tm_auto_event start = create(true);
+  tm_auto_event end = tm_event_create(1, true);
+  cr_assert(eq(int, tm_event_record(start, stream), TM_OK));
+  cr_assert(eq(int, tm_event_record(end, elsewhere), TM_OK));
+  float milliseconds = 5;
+  cr_expect(eq(int, tm_event_elapsed(start, end, &milliseconds), TM_ERR_INVALID));
+  cr_expect(eq(flt, milliseconds, 0));
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+  cr_expect(eq(int, tm_stream_sync(elsewhere), TM_OK));
+  tm_stream_release(stream);
+}
+
+static void store_one(void* user) { *(int*)user = 1; }
+
+Test(event, is_waited_for_by_a_stream_of_another_device) {
+  setup(2);
+  tm_auto_stream elsewhere = tm_stream_create(1, 0);
+  tm_auto_event event = create(false);
+  int stored = 0;
+  gate g;
+  gate_close(&g, stream);
+  cr_assert(eq(int, tm_stream_call_host(stream, store_one, &stored), TM_OK));
+  cr_assert(eq(int, tm_event_record(event, stream), TM_OK));
+  cr_assert(eq(int, tm_stream_wait(elsewhere, event), TM_OK));
+  bool done = true;
+  cr_assert(eq(int, tm_stream_query(elsewhere, &done), TM_OK));
+  cr_expect(not(done));
+  gate_open(&g);
+  cr_assert(eq(int, tm_stream_sync(elsewhere), TM_OK));
+  cr_expect(eq(int, stored, 1));
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
   tm_stream_release(stream);
 }
 

@@ -3,12 +3,17 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <cuda_runtime_api.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "tests/alloc/default_stream_per_thread.h"
 #include "tests/support/failing.h"
 #include "tests/support/gate.h"
 #include "tests/support/machine.h"
 #include "tm/alloc/event.h"
+#include "tm/alloc/host.h"
+#include "tm/alloc/storage.h"
 
 static void setup(int devices) {
   machine_configure(devices, "64MiB");
@@ -79,6 +84,37 @@ Test(stream, equal_is_the_same_queue) {
   cr_expect(tm_stream_equal(legacy, legacy));
 }
 
+static void expect_text(const tm_stream* stream, const char* expected) {
+  char text[TM_STREAM_TEXT_SIZE];
+  tm_stream_text(stream, text, sizeof text);
+  cr_expect(eq(str, text, (char*)expected));
+}
+
+Test(stream, has_a_text) {
+  setup(2);
+  char expected[TM_STREAM_TEXT_SIZE];
+  tm_auto_stream made = create(1);
+  tm_auto_stream adopted = tm_stream_adopt(tm_stream_handle(made), 1);
+  tm_auto_stream legacy = tm_stream_adopt(NULL, 0);
+  tm_auto_stream per_thread = tm_stream_adopt(cudaStreamPerThread, 1);
+  expect_text(NULL, "stream(null)");
+  snprintf(expected, sizeof expected, "stream(device 1, %p)", (void*)tm_stream_handle(made));
+  expect_text(made, expected);
+  snprintf(expected, sizeof expected, "stream(device 1, %p, adopted)",
+           (void*)tm_stream_handle(made));
+  expect_text(adopted, expected);
+  expect_text(legacy, "stream(device 0, legacy)");
+  expect_text(per_thread, "stream(device 1, per-thread)");
+  cr_assert(eq(int, tm_stream_disown(adopted), TM_OK));
+  expect_text(adopted, "stream(device 1, disowned)");
+  char cut[] = "##########";
+  tm_stream_text(legacy, cut, 7);
+  cr_expect(eq(str, cut, "stream"));
+  cr_expect(eq(chr, cut[7], '#'));
+  tm_stream_text(legacy, cut, 0);
+  cr_expect(eq(str, cut, "stream"));
+}
+
 Test(stream, retain_and_release_count) {
   setup(1);
   tm_stream* stream = create(0);
@@ -104,6 +140,8 @@ Test(stream, a_released_stream_finishes_its_work) {
 
 //===-- Errors ------------------------------------------------------------------===//
 
+static void note(void* user) { __atomic_store_n((int*)user, 1, __ATOMIC_RELEASE); }
+
 Test(stream, null_is_an_error_and_never_a_crash) {
   setup(1);
   tm_auto_stream stream = create(0);
@@ -125,6 +163,7 @@ Test(stream, null_is_an_error_and_never_a_crash) {
   cr_expect(eq(int, tm_stream_wait_stream(stream, NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_stream_disown(NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_stream_call_host(stream, NULL, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_stream_call_host(NULL, note, NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_stream_query(stream, NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_stream_is_capturing(stream, NULL), TM_ERR_INVALID));
   cr_expect(eq(int, tm_stream_priority(stream, NULL), TM_ERR_INVALID));
@@ -203,6 +242,34 @@ Test(stream, the_default_streams_are_those_of_the_device_named) {
   }
 }
 
+Test(stream, zero_is_the_default_stream_of_the_callers_file) {
+  setup(2);
+  tm_auto_stream legacy = tm_stream_adopt(NULL, 1);
+  tm_auto_stream per_thread = adopt_default_stream_per_thread(1);
+  cr_expect(eq(ptr, tm_stream_handle(legacy), cudaStreamLegacy));
+  cr_expect(eq(ptr, tm_stream_handle(per_thread), cudaStreamPerThread));
+  cr_expect(not(tm_stream_equal(legacy, per_thread)));
+}
+
+static void* sync_elsewhere(void* stream) {
+  return tm_stream_sync(stream) == TM_OK ? stream : NULL;
+}
+
+Test(stream, the_per_thread_stream_is_another_queue_on_another_thread) {
+  setup(1);
+  tm_auto_stream stream = adopt_default_stream_per_thread(0);
+  gate g;
+  gate_close(&g, stream);
+  pthread_t thread;
+  void* result = NULL;
+  cr_assert(eq(int, pthread_create(&thread, NULL, sync_elsewhere, stream), 0));
+  cr_assert(eq(int, pthread_join(thread, &result), 0));  // did not wait for the gate
+  cr_expect(eq(ptr, result, stream));
+  cr_expect(not(is_done(stream)));
+  gate_open(&g);
+  cr_expect(eq(int, tm_stream_sync(stream), TM_OK));
+}
+
 Test(stream, a_disowned_stream_is_let_go_of) {
   setup(1);
   cudaStream_t foreign;
@@ -229,8 +296,6 @@ Test(stream, a_disowned_stream_is_let_go_of) {
 
 //===-- Order -------------------------------------------------------------------===//
 
-static void note(void* user) { __atomic_store_n((int*)user, 1, __ATOMIC_RELEASE); }
-
 Test(stream, host_functions_run_in_order) {
   setup(1);
   tm_auto_stream stream = create(0);
@@ -245,6 +310,37 @@ Test(stream, host_functions_run_in_order) {
   cr_expect(eq(int, __atomic_load_n(&ran, __ATOMIC_ACQUIRE), 1));
   cr_expect(is_done(stream));
   cr_expect(eq(int, cudaGetLastError(), cudaSuccess));  // also after "not ready"
+}
+
+static void use_host_memory(void* user) {
+  tm_storage* storage = NULL;
+  if (tm_storage_alloc(tm_host_allocator(), 1000, NULL, &storage) == TM_OK) {
+    memset(storage->data, 7, 1000);
+    note(user);
+  }
+  tm_storage_release(storage);
+}
+
+Test(stream, a_host_function_may_use_host_memory) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  int ran = 0;
+  cr_assert(eq(int, tm_stream_call_host(stream, use_host_memory, &ran), TM_OK));
+  cr_assert(eq(int, tm_stream_sync(stream), TM_OK));
+  cr_expect(eq(int, ran, 1));
+}
+
+Test(stream, a_host_function_is_not_called_when_queuing_it_fails) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  int ran = 0;
+  machine_fail("cudaLaunchHostFunc", 1, 1, cudaErrorUnknown);
+  cr_expect(eq(int, tm_stream_call_host(stream, note, &ran), TM_ERR_CUDA));
+  cr_assert(eq(int, tm_stream_sync(stream), TM_OK));
+  cr_expect(eq(int, ran, 0));
+  cr_assert(eq(int, tm_stream_call_host(stream, note, &ran), TM_OK));
+  cr_assert(eq(int, tm_stream_sync(stream), TM_OK));
+  cr_expect(eq(int, ran, 1));
 }
 
 static void expect_waits(tm_stream* waiting, tm_stream* other) {

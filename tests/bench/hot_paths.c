@@ -18,6 +18,7 @@
 static inline void clobber(const void* p) { __asm__ volatile("" : : "r"(p) : "memory"); }
 
 static tm_allocator* stack;
+static tm_allocator* other;
 
 //===-- Yardsticks --------------------------------------------------------===//
 
@@ -93,6 +94,12 @@ NOINLINE static void two_scopes(void) {
   TM_WITH_ALLOCATOR(stack) TM_WITH_ALLOCATOR(tm_host_allocator()) clobber(NULL);
 }
 
+NOINLINE static void guard_of_two(void) {
+  TM_USE_ALLOCATOR(stack);
+  TM_USE_ALLOCATOR(other);
+  clobber(NULL);
+}
+
 NOINLINE static void named_scope(void) { TM_WITH_SCOPE("layer") clobber(NULL); }
 
 NOINLINE static void lookup(void) { clobber(tm_current_allocator(TM_CPU)); }
@@ -103,6 +110,23 @@ NOINLINE static void tensor_of(int64_t rows, int64_t columns) {
 }
 
 static void stack_tensor(void) { tensor_of(16, 128); }
+
+NOINLINE static tm_status checked_of(int64_t rows, int64_t columns) {
+  TM_TRY_TENSOR(tensor, tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU));
+  clobber(&tensor);
+  return TM_OK;
+}
+
+static void checked_tensor(void) { (void)!checked_of(16, 128); }
+
+NOINLINE static void sliced(const tm_tensor* tensor) {
+  tm_auto_tensor part = tm_slice_outer(tensor, 4, 8);
+  clobber(&part);
+}
+
+static tm_tensor whole;
+
+static void slice(void) { sliced(&whole); }
 
 NOINLINE static void ten_of(int64_t rows, int64_t columns) {
   tm_tensor tensors[10];
@@ -125,9 +149,18 @@ typedef struct operation {
 } operation;
 
 static const operation operations[] = {
-    {"nothing", nothing}, {"push_pop", push_pop},         {"ideal_tensor", ideal},
-    {"scope", scope},     {"two_scopes", two_scopes},     {"named_scope", named_scope},
-    {"lookup", lookup},   {"stack_tensor", stack_tensor}, {"ten_stack_tensors", ten_stack_tensors},
+    {"nothing", nothing},
+    {"push_pop", push_pop},
+    {"ideal_tensor", ideal},
+    {"scope", scope},
+    {"two_scopes", two_scopes},
+    {"guard_of_two", guard_of_two},
+    {"named_scope", named_scope},
+    {"lookup", lookup},
+    {"stack_tensor", stack_tensor},
+    {"ten_stack_tensors", ten_stack_tensors},
+    {"slice", slice},
+    {"checked_tensor", checked_tensor},
 };
 
 static const operation* find_operation(const char* name) {
@@ -162,10 +195,13 @@ int main(int argc, char** argv) {
     fprintf(stderr, "hot_paths: %s\n", tm_last_error()->message);
     return 1;
   }
+  other = tm_host_allocator();
   TM_WITH_ALLOCATOR(stack) {
     ten_stack_tensors();  // the arena learns what it needs
+    whole = tm_empty(TM_SHAPE(16, 128), TM_F16, TM_CPU);
     printf("%s: %.1f ns\n", chosen->name, run(chosen, count) / (double)count);
   }
+  tm_release(&whole);
   tm_allocator_release(stack);
   return 0;
 }

@@ -1,6 +1,7 @@
 // No public header includes a CUDA header, real or simulated.
 
 #include <tm/check.h>
+#include <tm/cuda_check.h>
 #include <tm/log.h>
 #include <tm/tm.h>
 

@@ -184,7 +184,9 @@ Test(copy_device, goes_from_one_device_to_another) {
     tm_auto_tensor there = tm_empty_from(tm_cuda_allocator(1), TM_SHAPE(40, 50), TM_I32);
     EXPECT_OK(tm_copy(&x, &here));
     EXPECT_OK(tm_copy(&here, &there));
-    tm_auto_tensor back = fetch(&there);
+    EXPECT_OK(tm_clear(&here));
+    EXPECT_OK(tm_copy(&there, &here));
+    tm_auto_tensor back = fetch(&here);
     cr_expect(eq(int, memcmp(back.data, x.data, 8000), 0));
   }
 }

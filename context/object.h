@@ -1,0 +1,63 @@
+// A context as it is kept. Private to context/.
+#ifndef TM_CONTEXT_OBJECT_H_
+#define TM_CONTEXT_OBJECT_H_
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tm/alloc/device.h"
+#include "tm/base/thread.h"
+#include "tm/base/trace.h"
+#include "tm/context/context.h"
+
+struct tm_thread_identity;
+
+// What tm_context_capture found. The allocators and the stream are retained.
+typedef struct captured_context {
+  void* current[TM_SLOTS_];
+  tm_trace_frame* trace_top;         // of a copy, which follows in the same block
+  struct tm_thread_identity* moved;  // owns the arenas while no thread does; NULL: shared
+} captured_context;
+
+typedef struct context_object {
+  tm_context hot;                   // must be first
+  const tm_thread* thread;          // atomic; where it is current; NULL: nowhere
+  struct context_object* replaced;  // what was current before it, while it is
+  tm_context_mark entered;          // where it stood when it became current
+  tm_trace_frame* trace_top;        // its own trace, while it is not current
+  tm_device failing;                // whose out-of-memory handler runs; a type of -1: none
+  int32_t references;               // atomic
+  captured_context* captured;       // of a token; else NULL
+  struct context_object* token;     // retained; of a context that stands for one; else NULL
+} context_object;
+
+static const tm_device nowhere = {-1, 0};
+
+// Makes current what the context begins with, and nothing else.
+void context_set_base(context_object* object);
+
+void context_init(context_object* object, captured_context* captured);
+
+void context_report_leftovers(const context_object* object, const char* event);
+
+// Copies an entry that may be of a function, a fiber or a thread that is gone. False where that is
+// certain.
+bool context_read_entry(const tm_frame* entry, tm_frame* out);
+
+//===-- Hand-over ---------------------------------------------------------===//
+
+// The context that a thread enters for `asked`: itself or, where that is a token which any number
+// of threads attach, one that stands for it. NULL after raising TM_ERR_NO_MEMORY.
+context_object* context_to_enter(context_object* asked);
+
+// Undoes context_to_enter. Reads nothing of `entered` afterwards.
+void context_entered_is_left(context_object* entered);
+
+// The calling thread has made `object` current, or is about to stop that.
+void context_take_arenas(context_object* object);
+void context_give_arenas_back(context_object* object);
+
+// NULL is a no-op.
+void context_release_captured(captured_context* what);
+
+#endif  // TM_CONTEXT_OBJECT_H_

@@ -1,0 +1,1446 @@
+// tmcore in C++: owners of the C API's handles, guards, typed buffers and tensors. Header-only.
+//
+//   #include <tm/tmcore.hpp>
+//
+//   tmcore::stream stream = tmcore::stream::create(0);
+//   tmcore::allocator arena = tmcore::stack_allocator(tmcore::cuda_pool_allocator(stream), stream);
+//   tmcore::context_guard guard{stream, arena};                         // until the block ends
+//   tmcore::tensor_<__half> x{{tokens, hidden}, TM_DEVICE};             // from the arena
+//   tmcore::tensor q = x.slice({0, 0}, {-1, 64}).transpose(0, 1);       // the same memory
+//
+// Everything here is inline over <tm/tm.h>, and C and C++ mix: every owner has get(), which lends
+// the C handle; release(), which gives it away; and adopt(), which takes one over. TM_SCOPE,
+// TM_WITH_* and the other macros of C work here as they are.
+//
+// Errors. What fails throws tmcore::error, or tmcore::out_of_memory, with the failure's record in
+// it. Every function that can fail also takes std::nothrow as its last argument; then it returns
+// the null handle or the tm_status instead, and the record is in tm_last_error(), as in C. Without
+// exceptions (-fno-exceptions) a failure of the throwing form is fatal (tm/base/fatal.h): use
+// std::nothrow there. Neither form throws for any other reason, but what user code under it throws
+// (an out-of-memory handler, a fatal handler) passes through.
+//
+// Null handles: default-constructed and moved-from owners are null. Using one is an error, never a
+// crash; with std::nothrow a null goes through a chain, whose first failure stays on record.
+//
+// Threads: an object is a plain value, used by one thread at a time; what several objects share (an
+// allocator, a stream, memory) is counted atomically, and may be.
+#ifndef TM_CPP_TMCORE_HPP_
+#define TM_CPP_TMCORE_HPP_
+
+#include <tm/tm.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <iosfwd>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+// Where clang can warn of a reference that outlives its owner.
+#if defined(__has_cpp_attribute)
+#if __has_cpp_attribute(clang::lifetimebound)
+#define TMCORE_LENDS_ [[clang::lifetimebound]]
+#endif
+#endif
+#ifndef TMCORE_LENDS_
+#define TMCORE_LENDS_
+#endif
+
+namespace tmcore {
+
+// A file that is compiled without exceptions behaves differently: its functions must not be taken
+// for those of the others, so they have other names.
+#ifdef __cpp_exceptions
+inline namespace throwing {
+#else
+inline namespace no_exceptions {
+#endif
+
+//===-- Errors ------------------------------------------------------------===//
+
+#ifdef __cpp_exceptions
+
+// A failure, with its record. what() is the message.
+// Throwing one moves the record out of the thread: tm_last_error() reads TM_OK afterwards, so that
+// a failure which was caught is not taken for the reason of a later one.
+class TM_API error : public std::exception {
+ public:
+  explicit error(const tm_error& record) noexcept : record_(record) {}
+  const char* what() const noexcept override { return record_.message; }
+
+  tm_status code() const noexcept { return record_.code; }
+  const char* file() const noexcept { return record_.file; }    // where it was raised
+  int line() const noexcept { return record_.line; }            // where it was raised
+  const char* trace() const noexcept { return record_.trace; }  // open scopes, innermost first
+  const tm_error& record() const noexcept { return record_; }
+
+  // Makes the record the thread's latest failure again and returns its code: how a C++ function
+  // that C calls hands on what it has caught.
+  tm_status restore() const noexcept {
+    tm_restore_error_(&record_);
+    return record_.code;
+  }
+
+ private:
+  tm_error record_;
+};
+
+// Memory has run out: freeing some and asking again may succeed.
+// No std::bad_alloc: it would be a second std::exception beside that of `error`, and an ambiguous
+// base is one that `catch (const std::exception&)` does not catch.
+class TM_API out_of_memory : public error {
+ public:
+  using error::error;
+};
+
+#endif
+
+// What a function does when it fails: throws, unless its last argument is std::nothrow.
+class on_failure {
+ public:
+  constexpr on_failure() noexcept = default;
+  constexpr on_failure(std::nothrow_t /*nothrow*/) noexcept : throws_(false) {}
+  constexpr bool throws() const noexcept { return throws_; }
+
+ private:
+  bool throws_ = true;
+};
+
+namespace detail {
+
+// Throws the failure that the thread's record tells of.
+[[noreturn]] __attribute__((cold)) inline void fail(tm_status status) {
+  if (tm_last_status() != status) {  // from a function that returned it without raising
+    (void)TM_RAISE(status, "%s", tm_status_name(status));
+  }
+#ifdef __cpp_exceptions
+  const tm_error record = *tm_last_error();
+  tm_clear_error();
+  if (status == TM_ERR_NO_MEMORY) {
+    throw out_of_memory(record);
+  }
+  throw error(record);
+#else
+  const tm_error* record = tm_last_error();
+  tm_fatal_(record->file, record->line, "%s: %s", tm_status_name(status), record->message);
+#endif
+}
+
+// What made a handle has failed: the record says why; where there is none, `what` was null.
+inline void expect(bool ok, on_failure then, const char* what) {
+  if (TM_UNLIKELY(!ok) && then.throws()) {
+    fail(TM_NULL_HANDLE(what));
+  }
+}
+
+}  // namespace detail
+
+// Throws where a call of the C API has failed: tmcore::check(tm_stack_pin(arena.get())).
+inline void check(tm_status status) {
+  if (TM_UNLIKELY(status != TM_OK)) {
+    detail::fail(status);
+  }
+}
+
+//===-- Devices, shapes ---------------------------------------------------===//
+
+inline constexpr tm_device cpu{TM_CPU, 0};
+inline constexpr tm_device cpu_pinned{TM_CPU_PINNED, 0};
+constexpr tm_device cuda(int32_t id) noexcept { return tm_device{TM_DEVICE, id}; }
+
+inline std::string to_string(tm_device device) {
+  const char* type = tm_device_type_name(static_cast<tm_device_type>(device.type));
+  return device.type == TM_DEVICE ? std::string(type) + ":" + std::to_string(device.id) : type;
+}
+
+namespace detail {
+
+// What may stand for a size: integers and constants of plain enums, but no dtype by mistake.
+template <class T>
+constexpr bool is_size = (std::is_integral<T>::value ||
+                          (std::is_enum<T>::value && std::is_convertible<T, int64_t>{})) &&
+                         !std::is_same<T, tm_dtype>::value &&
+                         !std::is_same<T, tm_device_type>::value;
+
+}  // namespace detail
+
+// A list with one number per dimension: sizes, where a slice starts, the order of a permutation.
+// Made of 0 to 8 integers of any type: {tokens, 3 * hidden}; {} is the scalar's. Only as many
+// entries as there are dimensions are ever written or read.
+class dims {
+ public:
+  template <class... Integer, class = std::enable_if_t<(detail::is_size<Integer> && ...)>>
+  dims(Integer... dim) noexcept {
+    static_assert(sizeof...(Integer) <= TM_MAX_RANK, "rank out of 0 to 8");
+    c_.rank = static_cast<int32_t>(sizeof...(Integer));
+    [[maybe_unused]] int64_t* next = c_.dim;
+    ((*next++ = static_cast<int64_t>(dim)), ...);
+  }
+  dims(const tm_shape& c) noexcept : c_(c) {}
+
+  // As many as are known at run time only; a rank out of 0 to 8 is an error of what takes them.
+  static dims of(int32_t rank, const int64_t* dim) noexcept { return tm_shape_make(rank, dim); }
+
+  const tm_shape* get() const noexcept { return &c_; }
+  int32_t rank() const noexcept { return c_.rank; }
+  int64_t operator[](int32_t i) const noexcept { return c_.dim[i]; }
+  const int64_t* begin() const noexcept { return c_.dim; }
+  const int64_t* end() const noexcept { return c_.dim + c_.rank; }
+
+  friend bool operator==(const dims& a, const dims& b) noexcept {
+    return tm_shape_equal(&a.c_, &b.c_);
+  }
+  friend bool operator!=(const dims& a, const dims& b) noexcept { return !(a == b); }
+
+ private:
+  tm_shape c_;
+};
+
+// "(20,50)" and "(20,50):(50,1)", as C prints them.
+inline std::string to_string(const dims& shape) {
+  char text[TM_SHAPE_TEXT_SIZE];
+  tm_shape_text(shape.get(), text, sizeof text);
+  return text;
+}
+
+inline std::string to_string(const tm_layout& layout) {
+  char text[TM_LAYOUT_TEXT_SIZE];
+  tm_layout_text(&layout, text, sizeof text);
+  return text;
+}
+
+//===-- Counted handles ---------------------------------------------------===//
+
+// Allocators, streams and events are counted objects. Each has an owner (allocator, stream, event)
+// and a reference that owns nothing (allocator_ref, ...), which is a pointer and is what functions
+// take and lookups return. Both have the same functions.
+//
+// Cost of an owner: a pointer. Copying shares the object, for an atomic increment and later a
+// decrement; moving is free. A reference converts from its owner as std::string_view does from
+// std::string: it is for arguments, and good for as long as the owner is.
+
+namespace detail {
+
+template <class C, C* (*Retain)(C*), void (*Release)(C*)>
+class counted {
+ public:
+  constexpr counted() noexcept = default;
+  counted(const counted& other) noexcept : c_(Retain(other.c_)) {}
+  counted(counted&& other) noexcept : c_(other.release()) {}
+  counted& operator=(counted other) noexcept {
+    std::swap(c_, other.c_);
+    return *this;
+  }
+  ~counted() { Release(c_); }
+
+  C* get() const noexcept TMCORE_LENDS_ { return c_; }
+  explicit operator bool() const noexcept { return c_ != nullptr; }
+
+  // Gives the reference away: the caller pays it back, and this is null.
+  [[nodiscard]] C* release() noexcept { return std::exchange(c_, nullptr); }
+
+ protected:
+  explicit counted(C* owned) noexcept : c_(owned) {}
+
+ private:
+  C* c_ = nullptr;
+};
+
+template <class C>
+class reference {
+ public:
+  constexpr reference() noexcept = default;
+  constexpr reference(std::nullptr_t /*null*/) noexcept {}
+  constexpr reference(C* c) noexcept : c_(c) {}
+  constexpr C* get() const noexcept { return c_; }
+  constexpr explicit operator bool() const noexcept { return c_ != nullptr; }
+
+ private:
+  C* c_ = nullptr;
+};
+
+// What a function of the C API writes about `c`.
+template <class C>
+std::string printed(void (*write)(const C*, char*, size_t), const C* c) {
+  char text[TM_STREAM_TEXT_SIZE];
+  static_assert(int{TM_STREAM_TEXT_SIZE} >= int{TM_EVENT_TEXT_SIZE}, "large enough for both");
+  write(c, text, sizeof text);
+  return text;
+}
+
+}  // namespace detail
+
+class allocator;
+class event;
+class stream;
+
+//===-- Events ------------------------------------------------------------===//
+
+class event_ref;
+class stream_ref;
+
+namespace detail {
+
+// Threads: every function of events and streams is safe from any thread.
+template <class Self>
+class event_calls {
+ public:
+  cudaEvent_t handle() const noexcept { return tm_event_handle(c()); }
+  tm_device device() const noexcept { return tm_event_device(c()); }
+  [[nodiscard]] std::string text() const { return printed(tm_event_text, c()); }
+
+  // Marks what is queued on `stream` so far.
+  void record(stream_ref stream) const;
+  [[nodiscard]] tm_status record(stream_ref stream, std::nothrow_t nothrow) const noexcept;
+
+  // Blocks the calling thread until what was recorded is done.
+  void sync() const { check(tm_event_sync(c())); }
+  [[nodiscard]] tm_status sync(std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_event_sync(c());
+  }
+
+  // Whether what was recorded is done.
+  [[nodiscard]] bool query() const {
+    bool done;
+    check(tm_event_query(c(), &done));
+    return done;
+  }
+  [[nodiscard]] tm_status query(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_event_query(c(), out);
+  }
+
+ private:
+  tm_event* c() const noexcept { return static_cast<const Self*>(this)->get(); }
+};
+
+}  // namespace detail
+
+class event_ref : public detail::reference<tm_event>, public detail::event_calls<event_ref> {
+ public:
+  using reference::reference;
+};
+
+class event : public detail::counted<tm_event, tm_event_retain, tm_event_release>,
+              public detail::event_calls<event> {
+ public:
+  constexpr event() noexcept = default;
+  operator event_ref() const noexcept TMCORE_LENDS_ { return get(); }
+
+  // An event of device `id`; `timing` makes it usable with elapsed, at a cost.
+  [[nodiscard]] static event create(int32_t id, bool timing = false, on_failure then = {}) {
+    event made = adopt(tm_event_create(id, timing));
+    detail::expect(static_cast<bool>(made), then, "the event");
+    return made;
+  }
+  // Takes a reference over; takes another one.
+  [[nodiscard]] static event adopt(tm_event* owned) noexcept { return event(owned); }
+  [[nodiscard]] static event share(event_ref other) noexcept {
+    return event(tm_event_retain(other.get()));
+  }
+
+ private:
+  explicit event(tm_event* owned) noexcept : counted(owned) {}
+};
+
+// The milliseconds between two recorded events that are done.
+inline float elapsed(event_ref start, event_ref end) {
+  float milliseconds;
+  check(tm_event_elapsed(start.get(), end.get(), &milliseconds));
+  return milliseconds;
+}
+[[nodiscard]] inline tm_status elapsed(event_ref start, event_ref end, float* out,
+                                       std::nothrow_t /*nothrow*/) noexcept {
+  return tm_event_elapsed(start.get(), end.get(), out);
+}
+
+//===-- Streams -----------------------------------------------------------===//
+
+namespace detail {
+
+template <class Self>
+class stream_calls {
+ public:
+  cudaStream_t handle() const noexcept { return tm_stream_handle(c()); }
+  tm_device device() const noexcept { return tm_stream_device(c()); }
+  [[nodiscard]] std::string text() const { return printed(tm_stream_text, c()); }
+
+  // Blocks the calling thread until everything queued so far is done.
+  void sync() const { check(tm_stream_sync(c())); }
+  [[nodiscard]] tm_status sync(std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_sync(c());
+  }
+
+  // Whether everything queued so far is done.
+  [[nodiscard]] bool query() const {
+    bool done;
+    check(tm_stream_query(c(), &done));
+    return done;
+  }
+  [[nodiscard]] tm_status query(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_query(c(), out);
+  }
+
+  // Work queued from here on starts after what `event` recorded, or after all that is queued on
+  // `other` now. The host does not wait.
+  void wait(event_ref event) const { check(tm_stream_wait(c(), event.get())); }
+  [[nodiscard]] tm_status wait(event_ref event, std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_wait(c(), event.get());
+  }
+  void wait(stream_ref other) const;
+  [[nodiscard]] tm_status wait(stream_ref other, std::nothrow_t nothrow) const noexcept;
+
+  [[nodiscard]] int priority() const {
+    int priority;
+    check(tm_stream_priority(c(), &priority));
+    return priority;
+  }
+  [[nodiscard]] tm_status priority(int* out, std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_priority(c(), out);
+  }
+
+  [[nodiscard]] bool is_capturing() const {
+    bool capturing;
+    check(tm_stream_is_capturing(c(), &capturing));
+    return capturing;
+  }
+  [[nodiscard]] tm_status is_capturing(bool* out, std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_is_capturing(c(), out);
+  }
+
+  // Calls `function(user)` in stream order: see tm_stream_call_host for what it may do.
+  void call_host(void (*function)(void*), void* user) const {
+    check(tm_stream_call_host(c(), function, user));
+  }
+  [[nodiscard]] tm_status call_host(void (*function)(void*), void* user,
+                                    std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_call_host(c(), function, user);
+  }
+
+  // Waits, and detaches an adopted stream from its handle: see tm_stream_disown.
+  void disown() const { check(tm_stream_disown(c())); }
+  [[nodiscard]] tm_status disown(std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_stream_disown(c());
+  }
+
+ private:
+  tm_stream* c() const noexcept { return static_cast<const Self*>(this)->get(); }
+};
+
+}  // namespace detail
+
+class stream_ref : public detail::reference<tm_stream>, public detail::stream_calls<stream_ref> {
+ public:
+  using reference::reference;
+};
+
+class stream : public detail::counted<tm_stream, tm_stream_retain, tm_stream_release>,
+               public detail::stream_calls<stream> {
+ public:
+  constexpr stream() noexcept = default;
+  operator stream_ref() const noexcept TMCORE_LENDS_ { return get(); }
+
+  // A stream of device `id`; a lower `priority` runs first.
+  [[nodiscard]] static stream create(int32_t id, int priority = 0, on_failure then = {}) {
+    stream made = adopt(tm_stream_create(id, priority));
+    detail::expect(static_cast<bool>(made), then, "the stream");
+    return made;
+  }
+  // Takes a reference over; takes another one.
+  [[nodiscard]] static stream adopt(tm_stream* owned) noexcept { return stream(owned); }
+  [[nodiscard]] static stream share(stream_ref other) noexcept {
+    return stream(tm_stream_retain(other.get()));
+  }
+
+  // Wraps a foreign stream, which stays its maker's: see tm_stream_adopt.
+  [[nodiscard]] static stream adopt(cudaStream_t handle, int32_t id, on_failure then = {}) {
+    stream made = adopt(tm_stream_adopt(handle, id));
+    detail::expect(static_cast<bool>(made), then, "the stream");
+    return made;
+  }
+
+ private:
+  explicit stream(tm_stream* owned) noexcept : counted(owned) {}
+};
+
+// Whether the two are the same queue.
+inline bool operator==(stream_ref a, stream_ref b) noexcept {
+  return tm_stream_equal(a.get(), b.get());
+}
+inline bool operator!=(stream_ref a, stream_ref b) noexcept { return !(a == b); }
+
+// For those who include <ostream>.
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, stream_ref s) {
+  return out << s.text();
+}
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, event_ref e) {
+  return out << e.text();
+}
+
+namespace detail {
+
+template <class Self>
+void stream_calls<Self>::wait(stream_ref other) const {
+  check(tm_stream_wait_stream(c(), other.get()));
+}
+
+template <class Self>
+tm_status stream_calls<Self>::wait(stream_ref other, std::nothrow_t /*nothrow*/) const noexcept {
+  return tm_stream_wait_stream(c(), other.get());
+}
+
+template <class Self>
+void event_calls<Self>::record(stream_ref stream) const {
+  check(tm_event_record(c(), stream.get()));
+}
+
+template <class Self>
+tm_status event_calls<Self>::record(stream_ref stream, std::nothrow_t /*nothrow*/) const noexcept {
+  return tm_event_record(c(), stream.get());
+}
+
+}  // namespace detail
+
+//===-- Allocators --------------------------------------------------------===//
+
+namespace detail {
+
+// Threads: as the allocator's own C header says.
+template <class Self>
+class allocator_calls {
+ public:
+  tm_device device() const noexcept { return tm_allocator_device(c()); }
+  stream_ref stream() const noexcept { return tm_allocator_stream(c()); }  // null where it has none
+  size_t alignment() const noexcept { return tm_allocator_alignment(c()); }
+  const char* name() const noexcept { return tm_allocator_name(c()); }
+
+  // `size` bytes, first and last used on `on` (null: the allocator's own stream); NULL for none.
+  // The caller gives the block back with deallocate, and keeps the allocator until then. Raw: the
+  // context's out-of-memory handlers are not asked.
+  [[nodiscard]] void* allocate(size_t size, stream_ref on = {}, on_failure then = {}) const {
+    void* block;
+    const tm_status status = tm_allocator_alloc(c(), size, on.get(), &block);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      fail(status);
+    }
+    return block;
+  }
+  // With the size and the stream of the allocation. Safe from any thread.
+  void deallocate(void* block, size_t size, stream_ref on = {}) const noexcept {
+    tm_allocator_free(c(), block, size, on.get());
+  }
+
+  // Gives back what is not in use, down to `keep` bytes.
+  void trim(size_t keep = 0) const { check(tm_allocator_trim(c(), keep)); }
+  [[nodiscard]] tm_status trim(size_t keep, std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_allocator_trim(c(), keep);
+  }
+
+  [[nodiscard]] tm_allocator_stats stats() const {
+    tm_allocator_stats result;
+    check(tm_allocator_get_stats(c(), &result));
+    return result;
+  }
+  [[nodiscard]] tm_status stats(tm_allocator_stats* out,
+                                std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_allocator_get_stats(c(), out);
+  }
+
+  // Of stacks; on any other allocator TM_ERR_INVALID. As tm/alloc/stack.h says.
+  bool is_stack() const noexcept { return tm_is_stack(c()); }
+  tm_allocator* stack_upstream() const noexcept { return tm_stack_upstream(c()); }  // borrowed
+
+  void stack_reserve(size_t bytes) const { check(tm_stack_reserve(c(), bytes)); }
+  [[nodiscard]] tm_status stack_reserve(size_t bytes, std::nothrow_t /*nothrow*/) const {
+    return tm_stack_reserve(c(), bytes);
+  }
+  void stack_reset() const { check(tm_stack_reset(c())); }
+  [[nodiscard]] tm_status stack_reset(std::nothrow_t /*nothrow*/) const {
+    return tm_stack_reset(c());
+  }
+  void stack_pin() const { check(tm_stack_pin(c())); }
+  [[nodiscard]] tm_status stack_pin(std::nothrow_t /*nothrow*/) const { return tm_stack_pin(c()); }
+  void stack_unpin() const { check(tm_stack_unpin(c())); }
+  [[nodiscard]] tm_status stack_unpin(std::nothrow_t /*nothrow*/) const {
+    return tm_stack_unpin(c());
+  }
+  void stack_hand_over() const { check(tm_stack_hand_over(c())); }
+  [[nodiscard]] tm_status stack_hand_over(std::nothrow_t /*nothrow*/) const {
+    return tm_stack_hand_over(c());
+  }
+  [[nodiscard]] size_t stack_high_water_mark() const {
+    size_t bytes;
+    check(tm_stack_high_water_mark(c(), &bytes));
+    return bytes;
+  }
+  [[nodiscard]] tm_status stack_high_water_mark(size_t* out, std::nothrow_t /*nothrow*/) const {
+    return tm_stack_high_water_mark(c(), out);
+  }
+
+ private:
+  tm_allocator* c() const noexcept { return static_cast<const Self*>(this)->get(); }
+};
+
+}  // namespace detail
+
+class allocator_ref : public detail::reference<tm_allocator>,
+                      public detail::allocator_calls<allocator_ref> {
+ public:
+  using reference::reference;
+};
+
+class allocator : public detail::counted<tm_allocator, tm_allocator_retain, tm_allocator_release>,
+                  public detail::allocator_calls<allocator> {
+ public:
+  constexpr allocator() noexcept = default;
+  operator allocator_ref() const noexcept TMCORE_LENDS_ { return get(); }
+
+  // Takes a reference over, such as that of any creator of the C API; takes another one.
+  [[nodiscard]] static allocator adopt(tm_allocator* owned) noexcept { return allocator(owned); }
+  [[nodiscard]] static allocator share(allocator_ref other) noexcept {
+    return allocator(tm_allocator_retain(other.get()));
+  }
+
+ private:
+  explicit allocator(tm_allocator* owned) noexcept : counted(owned) {}
+};
+
+inline bool operator==(allocator_ref a, allocator_ref b) noexcept { return a.get() == b.get(); }
+inline bool operator!=(allocator_ref a, allocator_ref b) noexcept { return !(a == b); }
+
+namespace detail {
+
+inline allocator created(tm_allocator* owned, on_failure then) {
+  expect(owned != nullptr, then, "the allocator");
+  return allocator::adopt(owned);
+}
+
+}  // namespace detail
+
+// The process's own, which are never counted.
+inline allocator_ref host_allocator() noexcept { return tm_host_allocator(); }
+inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator(); }
+[[nodiscard]] inline allocator_ref cuda_allocator(int32_t id, on_failure then = {}) {
+  const allocator_ref found = tm_cuda_allocator(id);
+  detail::expect(static_cast<bool>(found), then, "the allocator");
+  return found;
+}
+
+// New ones, which keep their stream and upstream alive.
+[[nodiscard]] inline allocator cuda_pool_allocator(stream_ref stream,
+                                                   const tm_cuda_pool_options& options = {},
+                                                   on_failure then = {}) {
+  return detail::created(tm_cuda_pool_allocator_create(stream.get(), &options), then);
+}
+[[nodiscard]] inline allocator stack_allocator(allocator_ref upstream, stream_ref stream = {},
+                                               const tm_stack_options& options = {},
+                                               on_failure then = {}) {
+  return detail::created(tm_stack_allocator_create(upstream.get(), stream.get(), &options), then);
+}
+[[nodiscard]] inline allocator callback_allocator(const tm_callback_options& options,
+                                                  on_failure then = {}) {
+  return detail::created(tm_callback_allocator_create(&options), then);
+}
+
+//===-- Contexts ----------------------------------------------------------===//
+
+// A context of one's own, for fibers and tasks that carry theirs, or what was captured of one for
+// other threads. Copies share it. The last one destroyed while it is current on a thread is fatal,
+// unless it came from capture().
+class context : public detail::counted<tm_context, tm_context_retain, tm_context_release> {
+ public:
+  constexpr context() noexcept = default;
+
+  // With the host allocator in it and nothing else.
+  [[nodiscard]] static context create(on_failure then = {}) {
+    return made(tm_context_create(), then);
+  }
+  // What is current here, for any number of threads: tm_context_capture.
+  [[nodiscard]] static context capture(on_failure then = {}) {
+    return made(tm_context_capture(), then);
+  }
+  // The same with the arenas themselves, for one thread at a time: tm_context_capture_move.
+  [[nodiscard]] static context capture_move(on_failure then = {}) {
+    return made(tm_context_capture_move(), then);
+  }
+  // Takes a reference over; takes another one.
+  [[nodiscard]] static context adopt(tm_context* owned) noexcept { return context(owned); }
+  [[nodiscard]] static context share(tm_context* other) noexcept {
+    return context(tm_context_retain(other));
+  }
+
+ private:
+  explicit context(tm_context* owned) noexcept : counted(owned) {}
+
+  static context made(tm_context* owned, on_failure then) {
+    context result(owned);
+    detail::expect(static_cast<bool>(result), then, "the context");
+    return result;
+  }
+};
+
+// What is innermost in the thread's context; null where there is nothing. The cost is C's: two
+// loads. Borrowed, for as long as its scope is open.
+inline stream_ref current_stream() noexcept { return tm_current_stream(); }
+inline allocator_ref current_allocator(tm_device_type type) noexcept {
+  return tm_current_allocator(type);
+}
+inline allocator_ref current_allocator(tm_device device) noexcept {
+  return tm_current_allocator_on(device);
+}
+
+// The same where there must be one: TM_ERR_UNAVAILABLE, naming what is missing.
+[[nodiscard]] inline stream_ref require_stream(on_failure then = {}) {
+  const stream_ref found = tm_require_stream();
+  detail::expect(static_cast<bool>(found), then, "the stream");
+  return found;
+}
+[[nodiscard]] inline allocator_ref require_allocator(tm_device device, on_failure then = {}) {
+  const allocator_ref found = tm_require_allocator(device);
+  detail::expect(static_cast<bool>(found), then, "the allocator");
+  return found;
+}
+[[nodiscard]] inline allocator_ref require_allocator(tm_device_type type, on_failure then = {}) {
+  return require_allocator(tm_device_any_(type), then);
+}
+
+//===-- Guards ------------------------------------------------------------===//
+
+namespace detail {
+
+template <class Object, class = void>
+struct can_be_empty : std::is_pointer<Object> {};
+template <class Object>
+struct can_be_empty<Object, std::void_t<decltype(std::declval<const Object&>().operator bool())>>
+    : std::true_type {};
+
+}  // namespace detail
+
+// An out-of-memory handler for a guard: calls `function(const tm_oom_request&)`, which returns
+// whether it freed anything. A function object that is named is used where it is and outlives the
+// guard; a temporary one is kept in the guard. An empty std::function or function pointer is none.
+template <class Function>
+class oom_handler {  // NOLINT(bugprone-exception-escape): moves as its function does
+ public:
+  explicit oom_handler(Function&& function) : function_(std::forward<Function>(function)) {}
+
+  bool call(const tm_oom_request& request) { return function_(request); }
+  bool is_empty() const noexcept {
+    if constexpr (detail::can_be_empty<std::remove_cv_t<std::remove_reference_t<Function>>>{}) {
+      return !static_cast<bool>(function_);
+    } else {
+      return false;
+    }
+  }
+
+ private:
+  Function function_;
+};
+
+template <class Function>
+oom_handler(Function&&) -> oom_handler<Function>;
+
+namespace detail {
+
+// Entries: each holds one tm_frame, which its constructor opens and its destructor closes. Closing
+// throws only what a fatal handler does.
+
+class allocator_entry {
+ public:
+  using argument = allocator_ref;
+  allocator_entry(allocator_ref allocator, const char* file, int line) {
+    (void)tm_frame_open_allocator_(&frame_, allocator.get(), nullptr, file, line);
+  }
+  allocator_entry(const allocator_entry&) = delete;
+  allocator_entry& operator=(const allocator_entry&) = delete;
+  ~allocator_entry() noexcept(false) { tm_frame_close_(&frame_); }
+
+ private:
+  tm_frame frame_;
+};
+
+class stream_entry {
+ public:
+  using argument = stream_ref;
+  stream_entry(stream_ref stream, const char* file, int line) {
+    (void)tm_frame_open_stream_(&frame_, stream.get(), nullptr, file, line);
+  }
+  stream_entry(const stream_entry&) = delete;
+  stream_entry& operator=(const stream_entry&) = delete;
+  ~stream_entry() noexcept(false) { tm_frame_close_(&frame_); }
+
+ private:
+  tm_frame frame_;
+};
+
+class context_argument {
+ public:
+  context_argument(tm_context* c) noexcept : c_(c) {}
+  context_argument(const context& owner) noexcept : c_(owner.get()) {}
+  tm_context* get() const noexcept { return c_; }
+
+ private:
+  tm_context* c_;
+};
+
+class context_entry {
+ public:
+  using argument = context_argument;
+  context_entry(context_argument context, const char* file, int line) {
+    (void)tm_frame_open_context_(&frame_, context.get(), nullptr, file, line);
+  }
+  context_entry(const context_entry&) = delete;
+  context_entry& operator=(const context_entry&) = delete;
+  ~context_entry() noexcept(false) { tm_frame_close_context_(&frame_); }
+
+ private:
+  tm_frame frame_;
+};
+
+template <class Function>
+class oom_entry {
+ public:
+  using argument = oom_handler<Function>;
+  oom_entry(argument&& handler, const char* file, int line) : handler_(std::move(handler)) {
+    (void)tm_frame_open_oom_handler_(&frame_, handler_.is_empty() ? nullptr : call, this, file,
+                                     line);
+  }
+  oom_entry(const oom_entry&) = delete;
+  oom_entry& operator=(const oom_entry&) = delete;
+  ~oom_entry() noexcept(false) { tm_frame_close_oom_handler_(&frame_); }
+
+ private:
+  static bool call(const tm_oom_request* request, void* self) {
+    return static_cast<oom_entry*>(self)->handler_.call(*request);
+  }
+
+  argument handler_;
+  tm_frame frame_;
+};
+
+// An entry that keeps what it was given.
+template <class Owner, class Entry>
+class owning_entry {
+ public:
+  using argument = Owner;
+  owning_entry(Owner&& owner, const char* file, int line)
+      : owner_(std::move(owner)), entry_(owner_, file, line) {}
+
+ private:
+  Owner owner_;
+  Entry entry_;
+};
+
+// Entries one after another, as bases: they are opened in order and closed in the reverse order,
+// also where one of them throws. The index tells those of one kind apart.
+template <size_t Index, class Entry>
+class indexed : public Entry {
+ public:
+  using Entry::Entry;
+};
+
+template <class Indices, class... Entries>
+class entries;
+
+template <size_t... Index, class... Entries>
+class entries<std::index_sequence<Index...>, Entries...> : private indexed<Index, Entries>... {
+ protected:
+  entries(typename Entries::argument... arguments, [[maybe_unused]] const char* file,
+          [[maybe_unused]] int line)
+      : indexed<Index, Entries>(std::move(arguments), file, line)... {}
+};
+
+// Which entry an argument makes.
+allocator_entry entry_for(allocator_ref);
+allocator_entry entry_for(const allocator&);
+allocator_entry entry_for(std::nullptr_t);
+owning_entry<allocator, allocator_entry> entry_for(allocator&&);
+stream_entry entry_for(stream_ref);
+stream_entry entry_for(const stream&);
+owning_entry<stream, stream_entry> entry_for(stream&&);
+context_entry entry_for(tm_context*);
+context_entry entry_for(const context&);
+owning_entry<context, context_entry> entry_for(context&&);
+template <class Function>
+oom_entry<Function> entry_for(oom_handler<Function>&&);
+
+}  // namespace detail
+
+// Makes allocators, streams, contexts and out-of-memory handlers current, in the order given, until
+// the end of the block; then pops them in the reverse order.
+//
+//   auto evict = [&](const tm_oom_request&) { return cache.drop_oldest(); };
+//   tmcore::context_guard guard{stream, arena, tmcore::oom_handler{evict}};
+//
+// What is named is borrowed and outlives the guard; a temporary is kept in the guard. Null changes
+// nothing and still pops as one. Where opening one throws, those before it are popped.
+// It is neither copied nor moved, since its entries are linked by their addresses. Guards close in
+// the reverse order of their opening and on their own thread; anything else is fatal.
+// Cost: that of TM_USE_ALLOCATOR and the like, one after another, to the instruction; what is
+// borrowed is not counted.
+template <class... Entries>
+class context_guard : private detail::entries<std::index_sequence_for<Entries...>, Entries...> {
+ public:
+  explicit context_guard(typename Entries::argument... arguments,
+                         const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      // Opening a frame sets what closing it reads.
+      // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
+      : context_guard::entries(std::move(arguments)..., file, line) {}
+  context_guard(const context_guard&) = delete;
+  context_guard& operator=(const context_guard&) = delete;
+};
+
+template <class... Arguments>
+context_guard(Arguments&&...)
+    -> context_guard<decltype(detail::entry_for(std::declval<Arguments>()))...>;
+
+//===-- Where memory comes from -------------------------------------------===//
+
+// The context's innermost allocator of a device type, the one on exactly a device, or an allocator.
+class place {
+ public:
+  place(tm_device_type type) noexcept : device_(tm_device_any_(type)) {}
+  place(tm_device exactly) noexcept : device_(exactly) {}
+  place(tm_allocator* from) noexcept : device_(tm_device_none_()), allocator_(from) {}
+  place(allocator_ref from) noexcept : place(from.get()) {}
+  place(const allocator& from) noexcept : place(from.get()) {}
+
+  // As tm_empty_ takes them.
+  tm_device device() const noexcept { return device_; }
+  tm_allocator* from() const noexcept { return allocator_; }
+
+ private:
+  tm_device device_;
+  tm_allocator* allocator_ = nullptr;
+};
+
+namespace detail {
+
+// For constructors whose handle comes from a function: it is built in place.
+struct making {};
+
+// Raises where a handle is neither null nor of `wanted`. False then.
+inline bool has_dtype(uint8_t dtype, tm_dtype wanted, const char* what) {
+  if (TM_LIKELY(dtype == wanted || dtype == TM_DTYPE_NULL)) {
+    return true;
+  }
+  (void)TM_RAISE(TM_ERR_INVALID, "a %s of %s is not one of %s", what,
+                 tm_dtype_name(static_cast<tm_dtype>(dtype)), tm_dtype_name(wanted));
+  return false;
+}
+
+// The dtype that stands for elements of T.
+template <class T>
+struct element {
+  static_assert(!std::is_const<T>::value && !std::is_volatile<T>::value,
+                "elements are not const: a const object lends const pointers to them");
+  static_assert(dtype_of<T>::value != TM_DTYPE_NULL,
+                "no tm_dtype stands for this type: specialize tmcore::dtype_of for it");
+  static constexpr tm_dtype dtype = dtype_of<T>::value;
+};
+
+}  // namespace detail
+
+//===-- Buffers -----------------------------------------------------------===//
+
+template <class T>
+class buffer_;
+
+// A run of elements of one type, without a shape: tm/tensor/buffer.h.
+//
+// It owns one reference to shared memory. Copying shares, as TurboMind's Buffer does: both are the
+// same memory, for an atomic increment and later an atomic decrement. Moving is free. A sole
+// owner's destructor is a load and a compare before the free. borrow() costs no count at all.
+class buffer {
+ public:
+  buffer() noexcept : c_(tm_buffer_null()) {}
+  buffer(const buffer& other) noexcept : c_(tm_buffer_share(&other.c_)) {}
+  buffer(buffer&& other) noexcept : c_(tm_buffer_move(&other.c_)) {}
+  buffer& operator=(const buffer& other) noexcept {
+    if (this != &other) {
+      tm_buffer_assign(&c_, tm_buffer_share(&other.c_));
+    }
+    return *this;
+  }
+  buffer& operator=(buffer&& other) noexcept {
+    tm_buffer_assign(&c_, tm_buffer_move(&other.c_));
+    return *this;
+  }
+  ~buffer() {
+    if (!(c_.flags & TM_BORROWED_)) {
+      tm_storage_release(c_.storage);
+    }
+  }
+
+  // `size` elements, of undefined contents.
+  buffer(int64_t size, tm_dtype dtype, place where, on_failure then = {})
+      : c_(tm_buffer_empty_(size, dtype, where.device(), where.from())) {
+    detail::expect(tm_buffer_ok(&c_), then, "the buffer");
+  }
+
+  // Memory that stays its owner's.
+  buffer(void* data, int64_t size, tm_dtype dtype, tm_device device, on_failure then = {})
+      : c_(tm_buffer_from_borrowed(data, size, dtype, device)) {
+    detail::expect(tm_buffer_ok(&c_), then, "the buffer");
+  }
+
+  // Takes memory over: see tm_buffer_adopt.
+  [[nodiscard]] static buffer adopt_memory(void* data, size_t bytes, int64_t size, tm_dtype dtype,
+                                           tm_device device, tm_deleter deleter, void* user,
+                                           on_failure then = {}) {
+    return buffer(detail::making{}, then,
+                  [&] { return tm_buffer_adopt(data, bytes, size, dtype, device, deleter, user); });
+  }
+
+  // Takes a C handle's reference over: buffer::adopt(tm_buffer_move(&b)). Null stays null.
+  [[nodiscard]] static buffer adopt(tm_buffer owned) noexcept {
+    buffer adopted;
+    adopted.c_ = owned;
+    return adopted;
+  }
+  // A second reference to what a C handle holds.
+  [[nodiscard]] static buffer share(const tm_buffer* other) noexcept {
+    return adopt(tm_buffer_share(other));
+  }
+
+  const tm_buffer* get() const noexcept TMCORE_LENDS_ { return &c_; }
+  explicit operator bool() const noexcept { return tm_buffer_ok(&c_); }
+  // Gives the reference away: the caller releases it, and this is null.
+  [[nodiscard]] tm_buffer release() noexcept { return tm_buffer_move(&c_); }
+
+  // The same memory without a reference: valid while this is. Copying it makes one.
+  [[nodiscard]] buffer borrow() const noexcept TMCORE_LENDS_ {
+    return adopt(tm_buffer_borrow(&c_));
+  }
+
+  int64_t size() const noexcept { return c_.size; }
+  bool empty() const noexcept { return c_.size == 0; }
+  size_t byte_size() const noexcept { return tm_buffer_byte_size(&c_); }
+  tm_dtype dtype() const noexcept { return static_cast<tm_dtype>(c_.dtype); }
+  tm_device device() const noexcept { return c_.device; }
+  bool is_dry() const noexcept { return tm_buffer_is_dry(&c_); }
+
+  // Element 0, as it is, or checked to be a T; NULL where there is none.
+  void* data() const noexcept { return c_.data; }
+  template <class T>
+  T* data(on_failure then = {}) const {
+    detail::expect(c_.dtype == dtype_of<T>::value || tm_buffer_data_as(&c_, dtype_of<T>::value),
+                   then, "the buffer");
+    return c_.dtype == dtype_of<T>::value ? static_cast<T*>(c_.data) : nullptr;
+  }
+
+  // `size` elements from `base` on; a size of -1 is the rest. The second form consumes, and counts
+  // nothing.
+  [[nodiscard]] buffer slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
+    return buffer(detail::making{}, then, [&] { return tm_buffer_slice(&c_, base, size); });
+  }
+  [[nodiscard]] buffer slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
+    return buffer(detail::making{}, then,
+                  [&] { return tm_buffer_slice_move(release(), base, size); });
+  }
+
+  // The same bytes as elements of another type.
+  [[nodiscard]] buffer as(tm_dtype dtype, on_failure then = {}) const& {
+    return buffer(detail::making{}, then, [&] { return tm_buffer_as(&c_, dtype); });
+  }
+  [[nodiscard]] buffer as(tm_dtype dtype, on_failure then = {}) && {
+    return buffer(detail::making{}, then, [&] { return tm_buffer_as_move(release(), dtype); });
+  }
+
+  // From here on the memory is also used on `stream`.
+  void record_stream(stream_ref stream) const { check(tm_buffer_record_stream(&c_, stream.get())); }
+  [[nodiscard]] tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
+    return tm_buffer_record_stream(&c_, stream.get());
+  }
+
+  template <class Make>
+  buffer(detail::making /*private*/, on_failure then, Make&& make) : c_(make()) {
+    detail::expect(tm_buffer_ok(&c_), then, "the buffer");
+  }
+
+ private:
+  tm_buffer c_;
+};
+
+// A buffer whose elements are T. It is a buffer; a buffer converts to it, checked.
+template <class T>
+class buffer_ : public buffer {
+ public:
+  using value_type = T;
+
+  buffer_() noexcept = default;
+  buffer_(int64_t size, place where, on_failure then = {})
+      : buffer(size, detail::element<T>::dtype, where, then) {}
+  buffer_(T* data, int64_t size, tm_device device, on_failure then = {})
+      : buffer(data, size, detail::element<T>::dtype, device, then) {}
+
+  // Null stays null. TM_ERR_INVALID where the elements are others; then, with std::nothrow, null.
+  buffer_(buffer other, on_failure then = {}) {
+    const bool same = detail::has_dtype(other.get()->dtype, detail::element<T>::dtype, "buffer");
+    detail::expect(same, then, "the buffer");
+    if (same) {
+      static_cast<buffer&>(*this) = std::move(other);
+    }
+  }
+
+  // Element 0; NULL where there is none. Fails only where another type was assigned to this object
+  // as a buffer&.
+  T* data() const { return *this ? buffer::data<T>() : nullptr; }
+
+  // For host memory. An index is not checked.
+  T& operator[](int64_t index) const noexcept { return static_cast<T*>(buffer::data())[index]; }
+  T* begin() const { return data(); }
+  T* end() const { return data() + size(); }
+
+  [[nodiscard]] buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
+    return buffer_(buffer::slice(base, size, then), then);
+  }
+  [[nodiscard]] buffer_ slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
+    return buffer_(static_cast<buffer&&>(*this).slice(base, size, then), then);
+  }
+};
+
+//===-- Tensors -----------------------------------------------------------===//
+
+namespace detail {
+
+// New tensors on the same memory: see tm/tensor/tensor.h. Each comes twice: of a tensor that stays,
+// whose memory is shared, and of one that goes (a temporary, or std::move), whose reference is
+// passed on without counting and is consumed also where the view fails.
+template <class Self>
+class tensor_views {
+ public:
+  // Another shape; one size may be -1.
+  [[nodiscard]] Self view(const dims& shape, on_failure then = {}) const& {
+    return share(then, [&](auto t, int take) { return tm_view_(t, shape.get(), take); });
+  }
+  [[nodiscard]] Self view(const dims& shape, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_view_(t, shape.get(), take); });
+  }
+
+  // The part that starts at `base`, of `size` elements per dimension; a size of -1 is the rest.
+  [[nodiscard]] Self slice(const dims& base, const dims& size, on_failure then = {}) const& {
+    return share(then,
+                 [&](auto t, int take) { return tm_slice_(t, base.get(), size.get(), take); });
+  }
+  [[nodiscard]] Self slice(const dims& base, const dims& size, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_slice_(t, base.get(), size.get(), take); });
+  }
+
+  // The same for the outermost dimension, all of the others.
+  [[nodiscard]] Self slice(int64_t base, int64_t size = -1, on_failure then = {}) const& {
+    return share(then, [&](auto t, int take) { return tm_slice_outer_(t, base, size, take); });
+  }
+  [[nodiscard]] Self slice(int64_t base, int64_t size = -1, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_slice_outer_(t, base, size, take); });
+  }
+
+  // Dimension i of the result is dimension order[i].
+  [[nodiscard]] Self permute(const dims& order, on_failure then = {}) const& {
+    return share(then, [&](auto t, int take) { return tm_permute_(t, order.get(), take); });
+  }
+  [[nodiscard]] Self permute(const dims& order, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_permute_(t, order.get(), take); });
+  }
+
+  // Exchanges two dimensions.
+  [[nodiscard]] Self transpose(int32_t a, int32_t b, on_failure then = {}) const& {
+    return share(then, [&](auto t, int take) { return tm_transpose_(t, a, b, take); });
+  }
+  [[nodiscard]] Self transpose(int32_t a, int32_t b, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_transpose_(t, a, b, take); });
+  }
+
+  // Exchanges the two dimensions of a matrix.
+  [[nodiscard]] Self t(on_failure then = {}) const& {
+    return share(then, [](auto t, int take) { return tm_t_(t, take); });
+  }
+  [[nodiscard]] Self t(on_failure then = {}) && {
+    return take(then, [](auto t, int take) { return tm_t_(t, take); });
+  }
+
+  // Drops, inserts a dimension of size 1.
+  [[nodiscard]] Self squeeze(int32_t dim, on_failure then = {}) const& {
+    return share(then, [&](auto t, int take) { return tm_squeeze_(t, dim, take); });
+  }
+  [[nodiscard]] Self squeeze(int32_t dim, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_squeeze_(t, dim, take); });
+  }
+  [[nodiscard]] Self unsqueeze(int32_t dim, on_failure then = {}) const& {
+    return share(then, [&](auto t, int take) { return tm_unsqueeze_(t, dim, take); });
+  }
+  [[nodiscard]] Self unsqueeze(int32_t dim, on_failure then = {}) && {
+    return take(then, [&](auto t, int take) { return tm_unsqueeze_(t, dim, take); });
+  }
+
+ private:
+  template <class View>
+  Self share(on_failure then, View view) const {
+    return Self(making{}, then,
+                [&] { return view(static_cast<const Self*>(this)->get(), TM_TAKE_SHARE_); });
+  }
+  template <class View>
+  Self take(on_failure then, View view) {
+    return Self(making{}, then, [&] {
+      const tm_tensor taken = static_cast<Self*>(this)->release();
+      return view(&taken, TM_TAKE_MOVE_);
+    });
+  }
+};
+
+}  // namespace detail
+
+// Memory with an element type and a layout: tm/tensor/tensor.h.
+//
+// It owns one reference to shared memory. Copying shares, as TurboMind's Tensor does: both are the
+// same memory, for an atomic increment and later an atomic decrement. Moving is free of them. A
+// sole owner's destructor is a load and a compare before the free. borrow() costs no count at all.
+class tensor : public detail::tensor_views<tensor> {
+ public:
+  tensor() noexcept : c_(tm_null()) {}
+  tensor(const tensor& other) noexcept : c_(tm_share(&other.c_)) {}
+  tensor(tensor&& other) noexcept : c_(tm_move(&other.c_)) {}
+  tensor& operator=(const tensor& other) noexcept {
+    if (this != &other) {
+      tm_assign(&c_, tm_share(&other.c_));
+    }
+    return *this;
+  }
+  tensor& operator=(tensor&& other) noexcept {
+    tm_assign(&c_, tm_move(&other.c_));
+    return *this;
+  }
+  ~tensor() {
+    if (!(c_.flags & TM_BORROWED_)) {
+      tm_storage_release(c_.storage);
+    }
+  }
+
+  // A contiguous tensor, of undefined contents.
+  tensor(const dims& shape, tm_dtype dtype, place where, on_failure then = {})
+      : c_(tm_empty_(shape.get(), dtype, where.device(), where.from())) {
+    detail::expect(tm_ok(&c_), then, "the tensor");
+  }
+
+  // Contiguous memory that stays its owner's.
+  tensor(void* data, const dims& shape, tm_dtype dtype, tm_device device, on_failure then = {})
+      : c_(tm_from_borrowed_(data, shape.get(), dtype, device)) {
+    detail::expect(tm_ok(&c_), then, "the tensor");
+  }
+
+  // A buffer's memory under a layout.
+  tensor(const buffer& memory, const tm_layout& layout, on_failure then = {})
+      : c_(tm_from_buffer(memory.get(), &layout)) {
+    detail::expect(tm_ok(&c_), then, "the tensor");
+  }
+
+  // Takes memory over: see tm_adopt.
+  [[nodiscard]] static tensor adopt_memory(void* data, size_t bytes, const dims& shape,
+                                           tm_dtype dtype, tm_device device, tm_deleter deleter,
+                                           void* user, on_failure then = {}) {
+    return tensor(detail::making{}, then, [&] {
+      return tm_adopt_(data, bytes, shape.get(), dtype, device, deleter, user);
+    });
+  }
+
+  // Takes a C handle's reference over: tensor::adopt(tm_move(&t)). Null stays null.
+  [[nodiscard]] static tensor adopt(tm_tensor owned) noexcept {
+    return tensor(detail::making{}, [&] { return tm_move(&owned); });
+  }
+  // A second reference to what a C handle holds.
+  [[nodiscard]] static tensor share(const tm_tensor* other) noexcept {
+    return tensor(detail::making{}, [&] { return tm_share(other); });
+  }
+
+  const tm_tensor* get() const noexcept TMCORE_LENDS_ { return &c_; }
+  explicit operator bool() const noexcept { return tm_ok(&c_); }
+  // Gives the reference away: the caller releases it, and this is null.
+  [[nodiscard]] tm_tensor release() noexcept { return tm_move(&c_); }
+
+  // The same memory without a reference: valid while this is. Copying it makes one.
+  [[nodiscard]] tensor borrow() const noexcept TMCORE_LENDS_ {
+    return tensor(detail::making{}, [&] { return tm_borrow(&c_); });
+  }
+
+  int32_t rank() const noexcept { return tm_rank(&c_); }
+  int64_t size() const noexcept { return tm_size(&c_); }  // elements
+  size_t byte_size() const noexcept { return tm_byte_size(&c_); }
+  tm_dtype dtype() const noexcept { return tm_dtype_of(&c_); }
+  tm_device device() const noexcept { return c_.device; }
+  dims shape() const noexcept { return tm_shape_of(&c_); }
+  const tm_layout& layout() const noexcept TMCORE_LENDS_ { return c_.layout; }
+  bool is_contiguous() const noexcept { return tm_is_contiguous(&c_); }
+  bool is_dry() const noexcept { return tm_is_dry(&c_); }
+
+  // A size, or a stride in elements; `dim` counts from the end where it is negative. With
+  // std::nothrow -1 on failure.
+  int64_t shape(int32_t dim, on_failure then = {}) const {
+    const int64_t size = tm_dim(&c_, dim);
+    detail::expect(size >= 0, then, "the tensor");
+    return size;
+  }
+  int64_t stride(int32_t dim, on_failure then = {}) const {
+    const int64_t stride = tm_stride(&c_, dim);
+    detail::expect(stride >= 0, then, "the tensor");
+    return stride;
+  }
+
+  // Element 0, as it is, or checked to be a T; NULL where there is none.
+  void* data() const noexcept { return c_.data; }
+  template <class T>
+  T* data(on_failure then = {}) const {
+    detail::expect(c_.dtype == dtype_of<T>::value || tm_data_as(&c_, dtype_of<T>::value), then,
+                   "the tensor");
+    return c_.dtype == dtype_of<T>::value ? static_cast<T*>(c_.data) : nullptr;
+  }
+
+  // What a kernel takes, with type and rank checked. With std::nothrow it has no data on failure.
+  template <class T, int Rank>
+  [[nodiscard]] accessor<T, Rank> access(on_failure then = {}) const {
+    accessor<T, Rank> result;
+    const tm_status status = make_accessor(&c_, &result);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    return result;
+  }
+
+  // The memory the tensor reaches, from its first element to its last.
+  [[nodiscard]] buffer memory(on_failure then = {}) const {
+    return buffer(detail::making{}, then, [&] { return tm_buffer_of(&c_); });
+  }
+
+  // From here on the memory is also used on `stream`.
+  void record_stream(stream_ref stream) const { check(tm_record_stream(&c_, stream.get())); }
+  [[nodiscard]] tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
+    return tm_record_stream(&c_, stream.get());
+  }
+
+  template <class Make>
+  tensor(detail::making /*private*/, on_failure then, Make&& make) : c_(make()) {
+    detail::expect(tm_ok(&c_), then, "the tensor");
+  }
+
+ private:
+  template <class Make>
+  tensor(detail::making /*unchecked*/, Make make) noexcept : c_(make()) {}
+
+  tm_tensor c_;
+};
+
+// A tensor whose elements are T. It is a tensor; a tensor converts to it, checked.
+template <class T>
+class tensor_ : public tensor, public detail::tensor_views<tensor_<T>> {
+  using typed = detail::tensor_views<tensor_>;
+
+ public:
+  using value_type = T;
+
+  tensor_() noexcept = default;
+  tensor_(const dims& shape, place where, on_failure then = {})
+      : tensor(shape, detail::element<T>::dtype, where, then) {}
+  tensor_(T* data, const dims& shape, tm_device device, on_failure then = {})
+      : tensor(data, shape, detail::element<T>::dtype, device, then) {}
+
+  // Null stays null. TM_ERR_INVALID where the elements are others; then, with std::nothrow, null.
+  tensor_(tensor other, on_failure then = {}) {
+    const bool same = detail::has_dtype(other.get()->dtype, detail::element<T>::dtype, "tensor");
+    detail::expect(same, then, "the tensor");
+    if (same) {
+      static_cast<tensor&>(*this) = std::move(other);
+    }
+  }
+
+  // Element 0; NULL where there is none. Fails only where another type was assigned to this object
+  // as a tensor&.
+  T* data() const { return *this ? tensor::data<T>() : nullptr; }
+  template <int Rank>
+  [[nodiscard]] accessor<T, Rank> access(on_failure then = {}) const {
+    return tensor::access<T, Rank>(then);
+  }
+
+  // Views of a typed tensor are typed.
+  using typed::permute;
+  using typed::slice;
+  using typed::squeeze;
+  using typed::t;
+  using typed::transpose;
+  using typed::unsqueeze;
+  using typed::view;
+
+  template <class Make>
+  tensor_(detail::making /*private*/, on_failure then, Make&& make)
+      : tensor(detail::making{}, then, std::forward<Make>(make)) {}
+};
+
+// A contiguous tensor of the same shape, from the context: on the same device; on another device
+// type; of another dtype.
+[[nodiscard]] inline tensor empty_like(const tensor& like, on_failure then = {}) {
+  return tensor(detail::making{}, then, [&] { return tm_empty_like(like.get()); });
+}
+[[nodiscard]] inline tensor empty_like(const tensor& like, tm_device_type type,
+                                       on_failure then = {}) {
+  return tensor(detail::making{}, then, [&] { return tm_empty_like_on(like.get(), type); });
+}
+[[nodiscard]] inline tensor empty_like(const tensor& like, tm_dtype dtype, on_failure then = {}) {
+  return tensor(detail::making{}, then, [&] { return tm_empty_like_as(like.get(), dtype); });
+}
+
+// "f16 device:0 (20,50):(50,1)", "i32 cpu (7)"; "null".
+inline std::string to_string(const tensor& t) {
+  return t ? std::string(tm_dtype_name(t.dtype())) + " " + to_string(t.device()) + " " +
+                 to_string(t.layout())
+           : "null";
+}
+inline std::string to_string(const buffer& b) {
+  return b ? std::string(tm_dtype_name(b.dtype())) + " " + to_string(b.device()) + " " +
+                 to_string(dims(b.size()))
+           : "null";
+}
+
+//===-- Copies ------------------------------------------------------------===//
+
+// From `source` to `destination`, of one shape or size and one dtype; setting every byte. On the
+// context's stream where a device is involved. See tm/tensor/copy.h.
+inline void copy(const tensor& source, const tensor& destination) {
+  check(tm_copy(source.get(), destination.get()));
+}
+[[nodiscard]] inline tm_status copy(const tensor& source, const tensor& destination,
+                                    std::nothrow_t /*nothrow*/) {
+  return tm_copy(source.get(), destination.get());
+}
+inline void copy(const buffer& source, const buffer& destination) {
+  check(tm_buffer_copy(source.get(), destination.get()));
+}
+[[nodiscard]] inline tm_status copy(const buffer& source, const buffer& destination,
+                                    std::nothrow_t /*nothrow*/) {
+  return tm_buffer_copy(source.get(), destination.get());
+}
+
+inline void clear(const tensor& destination) { check(tm_clear(destination.get())); }
+[[nodiscard]] inline tm_status clear(const tensor& destination, std::nothrow_t /*nothrow*/) {
+  return tm_clear(destination.get());
+}
+inline void clear(const buffer& destination) { check(tm_buffer_clear(destination.get())); }
+[[nodiscard]] inline tm_status clear(const buffer& destination, std::nothrow_t /*nothrow*/) {
+  return tm_buffer_clear(destination.get());
+}
+
+inline void fill_bytes(const tensor& destination, uint8_t value) {
+  check(tm_fill_bytes(destination.get(), value));
+}
+[[nodiscard]] inline tm_status fill_bytes(const tensor& destination, uint8_t value,
+                                          std::nothrow_t /*nothrow*/) {
+  return tm_fill_bytes(destination.get(), value);
+}
+
+}  // namespace throwing, or no_exceptions
+
+}  // namespace tmcore
+
+#undef TMCORE_LENDS_
+
+#endif  // TM_CPP_TMCORE_HPP_

@@ -1,0 +1,190 @@
+// Forks while other threads hold the library's locks: no child may find one held for ever. Each
+// ends by an alarm where it does.
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tm/alloc/cuda.h"
+#include "tm/alloc/cuda_pool.h"
+#include "tm/alloc/device.h"
+#include "tm/alloc/event.h"
+#include "tm/alloc/host.h"
+#include "tm/alloc/pinned.h"
+#include "tm/alloc/stack.h"
+#include "tm/alloc/storage.h"
+#include "tm/alloc/stream.h"
+#include "tm/check.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+enum { THREADS = 4, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
+
+static tm_stream* stream;
+static tm_allocator* pool;
+static bool stop;
+
+//===-- The parent's threads --------------------------------------------------------===//
+
+static void use_memory(tm_allocator* allocator, tm_stream* on) {
+  void* block;
+  TM_CHECK_OK(tm_allocator_alloc(allocator, SIZE, on, &block));
+  tm_allocator_free(allocator, block, SIZE, on);
+}
+
+// A stack that is handed over again and again takes the lock of the owners.
+static void use_stack(void) {
+  tm_auto_allocator stack = tm_stack_allocator_create(tm_host_allocator(), NULL, NULL);
+  TM_CHECK(stack != NULL);
+  for (int i = 0; i < HAND_OVERS; i++) {
+    use_memory(stack, NULL);
+    TM_CHECK_OK(tm_stack_hand_over(stack));
+  }
+}
+
+static void use_devices(tm_stream* own) {
+  use_memory(pool, NULL);
+  use_memory(pool, own);  // takes an event from the cache
+  use_memory(tm_pinned_allocator(), own);
+}
+
+static void* hold_locks(void* argument) {
+  tm_auto_stream own = tm_stream_create(0, 0);
+  TM_CHECK(own != NULL);
+  while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+    if ((intptr_t)argument % 2) {
+      use_stack();
+    } else {
+      use_devices(own);
+    }
+  }
+  TM_CHECK_OK(tm_stream_sync(own));
+  return NULL;
+}
+
+//===-- The child -------------------------------------------------------------------===//
+
+static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned_block) {
+  (void)alarm(CHILD_SECONDS);
+  void* block;
+  TM_CHECK_EQ(tm_allocator_alloc(pool, SIZE, NULL, &block), TM_ERR_UNAVAILABLE);
+  TM_CHECK_EQ(tm_allocator_alloc(tm_pinned_allocator(), SIZE, stream, &block), TM_ERR_UNAVAILABLE);
+  TM_CHECK_EQ(tm_stream_sync(stream), TM_ERR_UNAVAILABLE);
+  TM_CHECK(tm_cuda_allocator(0) == NULL);
+  tm_storage_release(storage);
+  tm_allocator_free(tm_pinned_allocator(), pinned_block, SIZE, stream);
+  TM_CHECK_OK(tm_allocator_trim(tm_pinned_allocator(), 0));
+  use_memory(tm_host_allocator(), NULL);
+  use_memory(stack, NULL);  // nobody's: becomes this thread's
+  tm_allocator_release(stack);
+  use_stack();
+  _exit(0);
+}
+
+static void fork_once(void) {
+  tm_allocator* stack = tm_stack_allocator_create(tm_host_allocator(), NULL, NULL);
+  tm_storage* storage;
+  void* block;
+  TM_CHECK_OK(tm_storage_alloc(pool, SIZE, NULL, &storage));
+  TM_CHECK_OK(tm_allocator_alloc(tm_pinned_allocator(), SIZE, stream, &block));
+  const pid_t child = fork();
+  TM_CHECK(child >= 0);
+  if (child == 0) {
+    live_as_child(stack, storage, block);
+  }
+  int status = -1;
+  TM_CHECK_EQ(waitpid(child, &status, 0), child);
+  TM_CHECK_EQ(status, 0);
+  tm_allocator_free(tm_pinned_allocator(), block, SIZE, stream);
+  tm_storage_release(storage);
+  tm_allocator_release(stack);
+}
+
+//===-- The first use ---------------------------------------------------------------===//
+
+static void* use_first(void* unused) {
+  (void)unused;
+  int32_t count;
+  TM_CHECK_OK(tm_device_count(&count));
+  return NULL;
+}
+
+// A fork in the middle of the process's first device call: the child has a device or has none, but
+// an answer. In a child of its own, since a process has one first call.
+static void fork_at_first_use(void) {
+  const pid_t first = fork();
+  TM_CHECK(first >= 0);
+  if (first == 0) {
+    (void)alarm(CHILD_SECONDS);
+    pthread_t thread;
+    TM_CHECK_EQ(pthread_create(&thread, NULL, use_first, NULL), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)alarm(CHILD_SECONDS / 2);
+      int32_t count;
+      const tm_status status = tm_device_count(&count);
+      _exit(status != TM_OK && status != TM_ERR_UNAVAILABLE);
+    }
+    int status = -1;
+    TM_CHECK_EQ(waitpid(child, &status, 0), child);
+    TM_CHECK_EQ(pthread_join(thread, NULL), 0);
+    _exit(status != 0);
+  }
+  int status = -1;
+  TM_CHECK_EQ(waitpid(first, &status, 0), first);
+  TM_CHECK_EQ(status, 0);
+}
+
+// Whether there are devices, found out in a child, so that this process has not used them.
+static bool has_devices(void) {
+  const pid_t child = fork();
+  if (child == 0) {
+    int32_t count;
+    _exit(tm_device_count(&count) != TM_OK);
+  }
+  int status = -1;
+  return waitpid(child, &status, 0) == child && status == 0;
+}
+
+int main(void) {
+  if (SANITIZED || !has_devices()) {
+    printf("SKIPPED: %s\n", SANITIZED ? "the sanitizers hold locks of their own across a fork"
+                                      : "there is no device");
+    return 0;
+  }
+  for (int i = 0; i < FORKS; i++) {
+    fork_at_first_use();
+  }
+  stream = tm_stream_create(0, 0);
+  pool = tm_cuda_pool_allocator_create(stream, NULL);
+  TM_CHECK(pool != NULL);
+  pthread_t threads[THREADS];
+  for (int i = 0; i < THREADS; i++) {
+    TM_CHECK_EQ(pthread_create(&threads[i], NULL, hold_locks, (void*)(intptr_t)i), 0);
+  }
+  for (int i = 0; i < FORKS; i++) {
+    fork_once();
+  }
+  __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+  for (int i = 0; i < THREADS; i++) {
+    TM_CHECK_EQ(pthread_join(threads[i], NULL), 0);
+  }
+  TM_CHECK_OK(tm_stream_sync(stream));
+  tm_allocator_release(pool);
+  tm_stream_release(stream);
+  printf("%d forks among %d threads\n", FORKS, THREADS);
+  return 0;
+}
