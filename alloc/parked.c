@@ -11,6 +11,9 @@ size_t tm_parked_count_;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static STAILQ_HEAD(, tm_parked_) queue = STAILQ_HEAD_INITIALIZER(queue);
 
+// A free may destroy an allocator, which frees: no deeper than that.
+static __thread bool retrying;
+
 static void put(tm_parked_* item) {
   pthread_mutex_lock(&lock);
   STAILQ_INSERT_TAIL(&queue, item, in_queue);
@@ -47,13 +50,15 @@ static bool retry_one(void) {
 }
 
 void tm_retry_some_parked_(void) {
-  if (!tm_cuda_usable_()) {
-    return;  // nothing is left to free, and in a forked child the lock may be held for ever
+  if (retrying || !tm_cuda_usable_()) {
+    return;  // after a fork nothing is left to free, and the lock may be held for ever
   }
+  retrying = true;
   const tm_error kept = *tm_last_error();
   int checks = CHECKS;
   for (size_t n = __atomic_load_n(&tm_parked_count_, __ATOMIC_RELAXED); n > 0 && checks > 0; n--) {
     checks -= !retry_one();
   }
   tm_restore_error_(&kept);
+  retrying = false;
 }
