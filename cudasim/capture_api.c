@@ -115,11 +115,11 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t hStream,
 }
 
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t hStream,
-                                     enum cudaStreamCaptureStatus* captureStatus_out,
-                                     unsigned long long* id_out, cudaGraph_t* graph_out,
+                                     const enum cudaStreamCaptureStatus* captureStatus_out,
+                                     const unsigned long long* id_out, cudaGraph_t* graph_out,
                                      const cudaGraphNode_t** dependencies_out,
                                      const cudaGraphEdgeData** edgeData_out,
-                                     size_t* numDependencies_out) {
+                                     const size_t* numDependencies_out) {
   info out = {captureStatus_out, id_out,       graph_out,
               dependencies_out,  edgeData_out, numDependencies_out};
   CALL(cudaStreamGetCaptureInfo, get_info(frame.device, hStream, &out));
