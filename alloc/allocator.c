@@ -1,8 +1,12 @@
 #include "tm/alloc/allocator.h"
 
+#include <pthread.h>
 #include <string.h>
 
+#include "alloc/cuda_runtime.h"
 #include "alloc/destroy_watch.h"
+#include "alloc/parked.h"
+#include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/event.h"
 #include "tm/base/checked.h"
 #include "tm/base/fatal.h"
@@ -24,6 +28,7 @@ void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtab
   allocator->stream = tm_stream_retain(stream);
   allocator->alignment = device.type == TM_DEVICE ? TM_DEVICE_ALIGNMENT : TM_HOST_ALIGNMENT;
   allocator->ignores_stream = false;
+  allocator->puts_off_frees = false;
 }
 
 void tm_allocator_deinit_(tm_allocator* allocator) {
@@ -70,6 +75,48 @@ static bool crosses_streams(const tm_allocator* allocator, const tm_stream* stre
          !tm_stream_equal(stream, allocator->stream);
 }
 
+//===-- Parking -----------------------------------------------------------===//
+
+// A block whose free has to wait. Each block that may come to that has one made ahead, so that its
+// free cannot fail.
+typedef struct parked_block {
+  tm_parked_ parked;          // must be first
+  struct parked_block* next;  // while it is nobody's
+  tm_allocator* allocator;    // retained
+  void* ptr;
+  size_t size;        // rounded
+  tm_stream* stream;  // retained; or NULL
+} parked_block;
+
+static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
+static parked_block* places;  // as many as there are live blocks that may need one
+
+static bool may_be_parked(const tm_allocator* allocator, const tm_stream* stream) {
+  return allocator->puts_off_frees || crosses_streams(allocator, stream);
+}
+
+static tm_status make_place(void) {
+  parked_block* place = tm_bookkeeping_alloc(sizeof *place, "a block of another stream");
+  if (!place) {
+    return tm_last_status();
+  }
+  pthread_mutex_lock(&places_lock);
+  place->next = places;
+  places = place;
+  pthread_mutex_unlock(&places_lock);
+  return TM_OK;
+}
+
+static parked_block* take_place(void) {
+  pthread_mutex_lock(&places_lock);
+  parked_block* place = places;
+  places = place ? place->next : NULL;
+  pthread_mutex_unlock(&places_lock);
+  return place;
+}
+
+//===-- Allocating --------------------------------------------------------===//
+
 static tm_status round_request(const tm_allocator* allocator, size_t size, size_t* out) {
   if (size > PTRDIFF_MAX) {
     return TM_RAISE(TM_ERR_INVALID, "%s: %zu bytes asked, more than any object can have",
@@ -80,6 +127,31 @@ static tm_status round_request(const tm_allocator* allocator, size_t size, size_
                     allocator->vtable->name, size, allocator->alignment);
   }
   return TM_OK;
+}
+
+static tm_status alloc_ordered(tm_allocator* allocator, size_t size, tm_stream* stream,
+                               void** out) {
+  void* block = NULL;
+  TM_TRY(allocator->vtable->alloc(allocator, size, stream ? stream : allocator->stream, &block));
+  if (crosses_streams(allocator, stream)) {
+    const tm_status status = tm_stream_follow_(stream, allocator->stream);
+    if (status != TM_OK) {
+      allocator->vtable->free(allocator, block, size, allocator->stream);
+      return status;
+    }
+  }
+  *out = block;
+  return TM_OK;
+}
+
+static tm_status alloc_parkable(tm_allocator* allocator, size_t size, tm_stream* stream,
+                                void** out) {
+  TM_TRY(make_place());
+  const tm_status status = alloc_ordered(allocator, size, stream, out);
+  if (status != TM_OK) {
+    tm_bookkeeping_free(take_place());
+  }
+  return status;
 }
 
 tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size, tm_stream* stream,
@@ -95,17 +167,8 @@ tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size, tm_st
     return TM_OK;
   }
   TM_TRY(round_request(allocator, size, &size));
-  void* block = NULL;
-  TM_TRY(allocator->vtable->alloc(allocator, size, stream ? stream : allocator->stream, &block));
-  if (crosses_streams(allocator, stream)) {
-    const tm_status status = tm_stream_follow_(stream, allocator->stream);
-    if (status != TM_OK) {
-      allocator->vtable->free(allocator, block, size, allocator->stream);
-      return status;
-    }
-  }
-  *out = block;
-  return TM_OK;
+  return may_be_parked(allocator, stream) ? alloc_parkable(allocator, size, stream, out)
+                                          : alloc_ordered(allocator, size, stream, out);
 }
 
 bool tm_allocator_trim_to_retry_(tm_allocator* allocator) {
@@ -119,6 +182,7 @@ bool tm_allocator_trim_to_retry_(tm_allocator* allocator) {
 }
 
 tm_status tm_allocator_alloc(tm_allocator* allocator, size_t size, tm_stream* stream, void** out) {
+  tm_retry_parked_();
   const tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
   if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator ||
       !tm_allocator_trim_to_retry_(allocator)) {
@@ -139,14 +203,71 @@ bool tm_stream_wait_unless_capturing_(tm_stream* stream, tm_event* event) {
          tm_stream_wait(stream, event) == TM_OK;
 }
 
-// Orders a free behind `stream`. A host wait is the last resort: it needs no event, disturbs no
-// capture of the allocator's stream, and the block must not be used again too early.
-static void order_behind(tm_allocator* allocator, tm_stream* stream) {
-  const tm_error kept = *tm_last_error();
+//===-- Freeing -----------------------------------------------------------===//
+
+bool tm_stream_is_over_(const tm_stream* stream) {
+  return !tm_stream_handle(stream) || !tm_device_usable_(tm_stream_device(stream).id);
+}
+
+static bool may_be_capturing(const tm_stream* stream) {
   bool capturing = true;
-  if (tm_stream_is_capturing(allocator->stream, &capturing) != TM_OK || capturing ||
-      tm_stream_wait_stream(allocator->stream, stream) != TM_OK) {
-    (void)!tm_stream_sync(stream);
+  return tm_stream_is_capturing(stream, &capturing) != TM_OK || capturing;
+}
+
+// Orders a free behind `stream`; false where that is not possible now. A host wait is the last
+// resort: it needs no event, and disturbs no capture of the allocator's stream.
+static bool order_behind(tm_allocator* allocator, tm_stream* stream) {
+  if (tm_stream_is_over_(stream)) {
+    return true;
+  }
+  if (may_be_capturing(stream)) {
+    return false;
+  }
+  return (!may_be_capturing(allocator->stream) &&
+          tm_stream_wait_stream(allocator->stream, stream) == TM_OK) ||
+         tm_stream_sync(stream) == TM_OK || tm_stream_is_over_(stream);
+}
+
+// Frees a block of `size` rounded bytes; false where that has to wait.
+static bool free_ordered(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
+  if (crosses_streams(allocator, stream)) {
+    if (!order_behind(allocator, stream)) {
+      return false;
+    }
+    stream = allocator->stream;
+  }
+  stream = stream ? stream : allocator->stream;
+  if (allocator->puts_off_frees && !tm_stream_is_over_(stream) && may_be_capturing(stream)) {
+    return false;
+  }
+  allocator->vtable->free(allocator, ptr, size, stream);
+  return true;
+}
+
+static bool retry_free(tm_parked_* parked) {
+  parked_block* block = (parked_block*)parked;
+  if (!free_ordered(block->allocator, block->ptr, block->size, block->stream)) {
+    return false;
+  }
+  tm_allocator_release(block->allocator);
+  tm_stream_release(block->stream);
+  tm_bookkeeping_free(block);
+  return true;
+}
+
+static void free_or_park(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
+  const tm_error kept = *tm_last_error();
+  parked_block* place = take_place();
+  if (free_ordered(allocator, ptr, size, stream)) {
+    tm_bookkeeping_free(place);
+  } else if (place) {  // else the block was not allocated on `stream`: lost, but never used too
+                       // early
+    *place = (parked_block){.parked.retry = retry_free,
+                            .allocator = tm_allocator_retain(allocator),
+                            .ptr = ptr,
+                            .size = size,
+                            .stream = tm_stream_retain(stream)};
+    tm_park_(&place->parked);
   }
   tm_restore_error_(&kept);
 }
@@ -156,17 +277,19 @@ void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_strea
   if (!ptr || !allocator || !tm_checked_round_up(size, allocator->alignment, &rounded)) {
     return;
   }
-  if (crosses_streams(allocator, stream)) {
-    order_behind(allocator, stream);
-    stream = allocator->stream;
+  tm_retry_parked_();
+  if (may_be_parked(allocator, stream)) {
+    free_or_park(allocator, ptr, rounded, stream);
+  } else {
+    allocator->vtable->free(allocator, ptr, rounded, stream ? stream : allocator->stream);
   }
-  allocator->vtable->free(allocator, ptr, rounded, stream ? stream : allocator->stream);
 }
 
 tm_status tm_allocator_trim(tm_allocator* allocator, size_t keep) {
   if (!allocator) {
     return TM_NULL_HANDLE("tm_allocator_trim: the allocator");
   }
+  tm_retry_parked_();
   return allocator->vtable->trim ? allocator->vtable->trim(allocator, keep) : TM_OK;
 }
 

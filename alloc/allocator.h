@@ -67,11 +67,14 @@ TM_API TM_NODISCARD tm_status tm_allocator_alloc(tm_allocator* allocator, size_t
 
 // Gives a block back, with the size and the stream it was allocated with. It must not be used
 // after what is queued on `stream` now; nobody waits for that on the host. NULL is a no-op.
+// While `stream` is being captured and is not the allocator's own, the block is kept back: a later
+// call on any allocator gives it back once the capture is over.
 // Threads: safe from any thread.
 TM_API void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream);
 
 // Gives back to the upstream or the device what is not in use, down to `keep` bytes held. May wait
-// for the allocator's stream. Allocators that hold nothing have nothing to do: TM_OK.
+// for the allocator's stream, and makes up for frees that a capture put off. Allocators that hold
+// nothing have nothing to do: TM_OK.
 // Errors: TM_ERR_INVALID (NULL), TM_ERR_BUSY, TM_ERR_CAPTURING, TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
 // Threads: as allocation.
 TM_API TM_NODISCARD tm_status tm_allocator_trim(tm_allocator* allocator, size_t keep);
@@ -138,6 +141,7 @@ struct tm_allocator {
   tm_stream* stream;    // retained; NULL where the memory is not stream-ordered
   size_t alignment;     // bytes, a power of two
   bool ignores_stream;  // a free is safe whatever streams did: storages need not note theirs
+  bool puts_off_frees;  // tm_allocator_free keeps blocks back while their stream is being captured
 };
 
 enum {
@@ -168,6 +172,10 @@ TM_API bool tm_allocator_trim_to_retry_(tm_allocator* allocator);
 // Makes `stream` wait for an allocator's `own` one, unless one of the two is being captured.
 // Errors: TM_ERR_CAPTURING, and those of tm_stream_wait_stream.
 TM_API TM_NODISCARD tm_status tm_stream_follow_(tm_stream* stream, tm_stream* own);
+
+// Whether nothing is queued on the stream, and nothing can be: it is NULL or disowned, or its
+// device is gone.
+TM_API bool tm_stream_is_over_(const tm_stream* stream);
 
 // tm_stream_wait, but false where it fails or `stream` is being captured, which it would end.
 TM_API bool tm_stream_wait_unless_capturing_(tm_stream* stream, tm_event* event);

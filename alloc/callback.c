@@ -44,6 +44,9 @@ static tm_status callback_alloc(tm_allocator* base, size_t size, tm_stream* stre
   stream = base->stream ? base->stream : stream;
   tm_count_request_(&self->counters);
   void* block = NULL;
+  if (base->puts_off_frees) {
+    TM_TRY(tm_stream_refuse_capture_(stream, self->name));
+  }
   TM_TRY(ask_user(self, size, stream, &block));
   if ((uintptr_t)block % base->alignment != 0) {
     give_back(self, block, size, stream);
@@ -135,6 +138,8 @@ tm_allocator* tm_callback_allocator_create(const tm_callback_options* options) {
   self->vtable = callback_vtable;
   self->vtable.name = self->name;
   tm_allocator_init_(&self->base_allocator, &self->vtable, options->device, options->stream);
+  // What the functions do with memory of the host disturbs no capture.
+  self->base_allocator.puts_off_frees = options->device.type != TM_CPU || options->stream;
   if (options->alignment) {
     self->base_allocator.alignment = options->alignment;
   }

@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "alloc/parked.h"
 #include "alloc/stack_region.h"
 #include "alloc/stack_returns.h"
 #include "alloc/thread_identity.h"
@@ -455,6 +456,7 @@ static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
 
 static TM_COLD tm_status prepare(stack* s, size_t size) {
   bool was_unowned = false;
+  tm_retry_parked_();
   TM_TRY(enter(s, &was_unowned));
   TM_TRY(make_room(s, size));
   if (!stack_region_has_room_for_record(s->current)) {

@@ -7,6 +7,9 @@
 //   wait
 //
 // S is the allocator's own stream in the common case; then nothing is noted and nothing waits.
+// Where one of the other streams is being captured when the block is released, there is nothing
+// that could be waited for: the storage is parked, and freed when the capture is over.
+//
 // Headers of allocators that keep no storage themselves come from a per-thread cache.
 
 #include "tm/alloc/storage.h"
@@ -15,6 +18,7 @@
 #include <stdlib.h>
 
 #include "alloc/event_cache.h"
+#include "alloc/parked.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/event.h"
 #include "tm/base/fatal.h"
@@ -22,9 +26,12 @@
 
 // A stream that uses the block, and the event that its free waits for.
 struct tm_storage_use_ {
+  tm_parked_ parked;  // must be first: of a storage that waits to be freed, in its first use
+  tm_storage* storage;
   tm_storage_use_* next;
   tm_stream* stream;  // retained
   tm_event* event;    // from the event cache
+  bool recorded;      // the event covers what was queued; else the free has to record it
 };
 
 struct tm_storage_adopted_ {
@@ -106,6 +113,7 @@ static tm_storage_use_* use_add(tm_storage* storage, tm_stream* stream) {
     tm_bookkeeping_free(use);
     return NULL;
   }
+  use->storage = storage;
   use->stream = tm_stream_retain(stream);
   use->next = storage->uses;
   storage->uses = use;
@@ -118,6 +126,18 @@ static tm_storage_use_* use_of(const tm_storage* storage, const tm_stream* strea
     use = use->next;
   }
   return use;
+}
+
+// An event that is recorded in a capture belongs to that: then it is left to the free.
+static tm_status record_unless_capturing(tm_storage_use_* use) {
+  bool capturing = false;
+  use->recorded = false;
+  TM_TRY(tm_stream_is_capturing(use->stream, &capturing));
+  if (!capturing) {
+    TM_TRY(tm_event_record(use->event, use->stream));
+    use->recorded = true;
+  }
+  return TM_OK;
 }
 
 tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream) {
@@ -138,7 +158,7 @@ tm_status tm_storage_record_stream(tm_storage* storage, tm_stream* stream) {
       return tm_last_status();
     }
   }
-  const tm_status status = tm_event_record(use->event, stream);
+  const tm_status status = record_unless_capturing(use);
   if (status != TM_OK && is_new) {
     storage->uses = use->next;
     use_destroy(use);
@@ -253,6 +273,7 @@ tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size, tm_str
     return reject(allocator, size, out);
   }
   *out = NULL;
+  tm_retry_parked_();
   const tm_status status = alloc_once(allocator, size, stream, out);
   return TM_LIKELY(status == TM_OK)
              ? TM_OK
@@ -285,37 +306,52 @@ tm_status tm_storage_adopt(void* data, size_t size, tm_deleter deleter, void* us
 
 //===-- Freeing -----------------------------------------------------------===//
 
-// Orders the free behind every stream that used the block: on the device where there is a stream
-// that can wait, otherwise (memory that knows no streams, a stream that is being captured) on the
-// host.
-static void settle_uses(tm_storage* storage, tm_stream* stream, bool on_host) {
+static bool is_recorded(tm_storage_use_* use) {
+  return use->recorded || (record_unless_capturing(use) == TM_OK && use->recorded);
+}
+
+// Orders the free behind one use; false where that is not possible now. On the device where there
+// is a stream that can wait, otherwise (memory that knows no streams, a stream that is being
+// captured) on the host.
+static bool settle_use(tm_storage_use_* use, tm_stream* stream, bool on_host) {
+  if (tm_stream_is_over_(use->stream) || (!on_host && tm_stream_equal(use->stream, stream))) {
+    return true;
+  }
+  return is_recorded(use) &&
+         ((!on_host && tm_stream_wait_unless_capturing_(stream, use->event)) ||
+          tm_event_sync(use->event) == TM_OK || tm_stream_is_over_(use->stream));
+}
+
+static void drop_uses(tm_storage* storage) {
   while (storage->uses) {
     tm_storage_use_* use = storage->uses;
     storage->uses = use->next;
-    if (on_host || (!tm_stream_equal(use->stream, stream) &&
-                    !tm_stream_wait_unless_capturing_(stream, use->event))) {
-      (void)!tm_event_sync(use->event);
-    }
     use_destroy(use);
   }
 }
 
-// Records the event that cross_streams obtained, so that it covers all use on that stream.
-static void record_crossing(const tm_storage* storage) {
-  tm_storage_use_* use = use_of(storage, storage->stream);
-  if (use) {
-    (void)!tm_event_record(use->event, use->stream);
+// All or none: while one is in the way, the storage keeps them for the next time.
+static bool settle_uses(tm_storage* storage, tm_stream* stream, bool on_host) {
+  for (tm_storage_use_* use = storage->uses; use; use = use->next) {
+    if (!settle_use(use, stream, on_host)) {
+      return false;
+    }
   }
+  drop_uses(storage);
+  return true;
 }
 
-static void free_adopted(tm_storage* storage) {
-  settle_uses(storage, NULL, true);
+static bool free_adopted(tm_storage* storage) {
+  if (!settle_uses(storage, NULL, true)) {
+    return false;
+  }
   struct tm_storage_adopted_* adopted = storage->link.adopted;
   if (adopted->deleter) {
     adopted->deleter(storage->data, storage->size, adopted->user);
   }
   tm_bookkeeping_free(adopted);
   header_give(storage);
+  return true;
 }
 
 static void free_separate(tm_storage* storage, tm_stream* stream) {
@@ -325,28 +361,52 @@ static void free_separate(tm_storage* storage, tm_stream* stream) {
   tm_allocator_release(allocator);
 }
 
-static void free_general(tm_storage* storage) {
+// The block goes back on the allocator's stream; without one, on the stream that it was made on or
+// that has used it.
+static tm_stream* stream_to_free_on(const tm_storage* storage) {
+  if (storage->allocator->stream || storage->flags & TM_STORAGE_CROSS_) {
+    return storage->allocator->stream ? storage->allocator->stream : storage->stream;
+  }
+  return storage->uses ? storage->uses->stream : NULL;
+}
+
+// False, with the storage as it was, where the free has to wait.
+static bool free_general(tm_storage* storage) {
   tm_allocator* allocator = storage->allocator;
   if (!allocator) {
-    free_adopted(storage);
-    return;
+    return free_adopted(storage);
+  }
+  const bool on_host = allocator->device.type == TM_CPU && !allocator->stream;
+  if (allocator->ignores_stream && !on_host) {
+    drop_uses(storage);  // its free waits for the whole device
   }
   tm_stream* noted = storage->flags & TM_STORAGE_CROSS_ ? storage->stream : NULL;
-  if (noted) {
-    record_crossing(storage);
+  tm_stream* stream = tm_stream_retain(stream_to_free_on(storage));
+  if (!settle_uses(storage, stream, on_host)) {
+    tm_stream_release(stream);
+    return false;
   }
-  // The block goes back on the allocator's stream; without one, on a stream that has used it.
-  tm_stream* stream = allocator->stream ? allocator->stream : noted;
-  tm_stream* first_use = !stream && storage->uses ? tm_stream_retain(storage->uses->stream) : NULL;
-  stream = stream ? stream : first_use;
-  settle_uses(storage, stream, allocator->device.type == TM_CPU && !allocator->stream);
   if (storage->flags & TM_STORAGE_EMBEDDED_) {
     allocator->vtable->free_storage(allocator, storage);
   } else {
     free_separate(storage, stream);
   }
-  tm_stream_release(first_use);
+  tm_stream_release(stream);
   tm_stream_release(noted);
+  return true;
+}
+
+static bool retry_free(tm_parked_* parked) {
+  return free_general(((tm_storage_use_*)parked)->storage);
+}
+
+static void free_or_park(tm_storage* storage) {
+  const tm_error kept = *tm_last_error();
+  if (!free_general(storage)) {
+    storage->uses->parked.retry = retry_free;
+    tm_park_(&storage->uses->parked);
+  }
+  tm_restore_error_(&kept);
 }
 
 void tm_storage_free_(tm_storage* storage) {
@@ -354,7 +414,8 @@ void tm_storage_free_(tm_storage* storage) {
     storage->allocator->vtable->free_storage(storage->allocator, storage);
     return;
   }
-  free_general(storage);
+  tm_retry_parked_();
+  free_or_park(storage);
 }
 
 void tm_storage_release_shared_(tm_storage* storage) {

@@ -89,7 +89,8 @@ static inline void tm_storage_release(tm_storage* storage) {
 }
 
 // From here on the block is also used on `stream`: its free waits, on the device, for all that is
-// queued there now. The event for that is obtained here, so the free cannot fail.
+// queued there now. The event for that is obtained here, so the free cannot fail. Where `stream` is
+// being captured, what it queued before is not known, and the free happens after the capture.
 // The stream the storage was made on needs no record.
 // Errors: TM_ERR_INVALID (NULL stream), TM_ERR_NO_MEMORY, TM_ERR_DEVICE_LOST, TM_ERR_CUDA. On
 //         error nothing is recorded, and the caller must order the use itself.

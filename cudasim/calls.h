@@ -35,6 +35,16 @@
   X(cudaStreamIsCapturing)               \
   X(cudaStreamGetCaptureInfo)            \
   X(cudaThreadExchangeStreamCaptureMode) \
+  X(cudaGraphCreate)                     \
+  X(cudaGraphDestroy)                    \
+  X(cudaGraphGetNodes)                   \
+  X(cudaGraphGetRootNodes)               \
+  X(cudaGraphNodeGetType)                \
+  X(cudaGraphNodeGetDependencies)        \
+  X(cudaGraphInstantiate)                \
+  X(cudaGraphUpload)                     \
+  X(cudaGraphLaunch)                     \
+  X(cudaGraphExecDestroy)                \
   X(cudaEventCreate)                     \
   X(cudaEventCreateWithFlags)            \
   X(cudaEventRecord)                     \

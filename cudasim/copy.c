@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -127,15 +128,21 @@ static bool can_be_staged(const box* b, const place* to, const place* from) {
   return to->device && is_pageable(from) && !overflows && bytes <= STAGING_BYTES;
 }
 
-cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, const place* from,
-                            bool is_async) {
+op* sim_copy_op(const copy_request* r, const place* to, const place* from) {
   op* o = sim_op_create(OP_COPY);
-  if (!o) return cudaErrorMemoryAllocation;
+  if (!o) return NULL;
   o->copy.extent = r->extent;
   o->copy.to = grid_of(to, &r->to);
   o->copy.from = grid_of(from, &r->from);
   o->copy.written = span_of(to);
   o->copy.read = span_of(from);
+  return o;
+}
+
+cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, const place* from,
+                            bool is_async) {
+  op* o = sim_copy_op(r, to, from);
+  if (!o) return cudaErrorMemoryAllocation;
   bool waits = must_wait(to, from, is_async);
   if (waits && is_async && can_be_staged(&r->extent, to, from)) waits = !stage(o);
   device* d = s->device;
@@ -147,17 +154,25 @@ cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, c
   return d->broken;
 }
 
+static cudaError_t capture_copy(stream* s, const copy_request* r) {
+  node_work w = {.type = cudaGraphNodeTypeMemcpy, .copy = *r};
+  return sim_capture_work(s, &w);
+}
+
 cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bool is_async) {
   cudaError_t error;
   if (box_is_empty(&r->extent)) {
-    return sim_stream_of(current, in) ? cudaSuccess : cudaErrorInvalidResourceHandle;
+    sim_stream_of(current, in, &error);
+    return error;
   }
   stream* s = sim_stream_for_work(current, in, &error);
   if (!s) return error;
   place to;
   place from;
   error = sim_copy_check(r, &to, &from);
-  return error ? error : sim_copy_submit(s, r, &to, &from, is_async);
+  if (error) return error;
+  if (s->branch) return capture_copy(s, r);
+  return sim_copy_submit(s, r, &to, &from, is_async);
 }
 
 copy_request sim_copy_linear(void* to, const void* from, size_t bytes, enum cudaMemcpyKind kind) {

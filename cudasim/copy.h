@@ -47,6 +47,9 @@ cudaError_t sim_place_find(const side* where, const box* extent, place* out);
 // Checks the copy and finds where its two sides are. An empty extent is not for it.
 cudaError_t sim_copy_check(const copy_request* r, place* to, place* from);
 
+// The op that does the checked copy; NULL when the host has no memory.
+op* sim_copy_op(const copy_request* r, const place* to, const place* from);
+
 // Does the checked copy in `s`, which has been entered, and waits as the table says.
 cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, const place* from,
                             bool is_async);

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/copy.h"
 #include "cudasim/runtime.h"
 
@@ -85,7 +86,10 @@ static cudaError_t check_peers(const copy_request* r, int to, int from) {
 
 static cudaError_t copy_peer_async(device* current, const copy_request* r, int to, int from,
                                    cudaStream_t in) {
-  cudaError_t error = check_peers(r, to, from);
+  cudaError_t error;
+  const stream* s = sim_stream_of(current, in, &error);
+  if (!error) error = sim_capture_refuse_stream(s);
+  if (!error) error = check_peers(r, to, from);
   return error ? error : sim_copy(current, in, r, true);
 }
 
@@ -102,7 +106,8 @@ static cudaError_t join(device* current, int id, bool is_before) {
 
 // In order with all that is before and after it on the three devices.
 static cudaError_t copy_peer(device* current, const copy_request* r, int to, int from) {
-  cudaError_t error = check_peers(r, to, from);
+  cudaError_t error = sim_capture_check_legacy(current, true);
+  if (!error) error = check_peers(r, to, from);
   if (!error) error = join(current, to, true);
   if (!error) error = join(current, from, true);
   if (!error) error = sim_copy(current, cudaStreamLegacy, r, false);

@@ -61,20 +61,25 @@ static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, si
                             enum cudaMemcpySrcAccessOrder order) {
   copy_request r = request_of(b, i);
   cudaError_t error = sim_copy(current, in, &r, true);
-  const stream* s = sim_stream_of(current, in);
-  if (error || !s || order != cudaMemcpySrcAccessOrderDuringApiCall) return error;
+  if (error) return error;
+  stream* s = sim_stream_of(current, in, &error);
+  if (!s || order != cudaMemcpySrcAccessOrderDuringApiCall) return error;
   if (sim_device_of((uint64_t)(uintptr_t)r.from.pointer)) return cudaSuccess;
-  sim_scheduler_wait((stream*)(uintptr_t)s, s->submitted);
+  sim_scheduler_wait(s, s->submitted);
   return cudaSuccess;
 }
 
 static cudaError_t copy(device* current, cudaStream_t in, const batch* b) {
-  stream* s = sim_stream_of(current, in);
-  if (!s) return cudaErrorInvalidResourceHandle;
+  cudaError_t error;
+  const stream* s = sim_stream_of(current, in, &error);
+  if (!s) return error;
+  if (s->branch) {
+    return sim_refuse(cudaErrorStreamCaptureUnsupported, "a batch of copies cannot be captured");
+  }
   if (s == s->device->legacy) {
     return sim_refuse(cudaErrorInvalidValue, "a batch of copies cannot go into the legacy stream");
   }
-  cudaError_t error = check(b);
+  error = check(b);
   size_t attribute = 0;
   for (size_t i = 0; i < b->count && !error; ++i) {
     if (attribute + 1 < b->attribute_count && b->firsts[attribute + 1] == i) ++attribute;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/event.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
@@ -85,6 +86,8 @@ static cudaError_t reset(int id) {
 }
 
 static cudaError_t synchronize(device* d) {
+  cudaError_t error = sim_captures ? sim_capture_refuse_device(d) : cudaSuccess;
+  if (error) return error;
   sim_stream_wait_device(d);
   sim_pool_trim_to_thresholds(d);
   return d->broken;

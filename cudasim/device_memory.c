@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
 #include "cudasim/pool.h"
@@ -128,12 +129,18 @@ static cudaError_t allocate_async(device* current, void** out, size_t size, cuda
                                   pool* p) {
   if (!out) return cudaErrorInvalidValue;
   *out = NULL;
-  stream* s = sim_stream_of(current, in);
-  if (!s) return cudaErrorInvalidResourceHandle;
+  cudaError_t error = cudaSuccess;
+  stream* s = sim_stream_of(current, in, &error);
+  if (!s) return error;
   if (s->device->broken) return s->device->broken;
-  if (!size) return cudaSuccess;
+  if (s->branch) {
+    return sim_refuse(cudaErrorNotSupported,
+                      "cudasim captures no allocations: it has no memory nodes");
+  }
+  error = sim_capture_check_unsafe();
+  if (error || !size) return error;
   if (!p) p = s->device->pool;
-  cudaError_t error = sim_pool_alloc(p, s, size, out);
+  error = sim_pool_alloc(p, s, size, out);
   if (!error) ++p->device->statistics.async_mallocs;
   return error;
 }
@@ -156,15 +163,20 @@ static cudaError_t release_later(block* b, stream* s) {
 }
 
 static cudaError_t release_async(device* current, const void* p, cudaStream_t in) {
-  stream* s = sim_stream_of(current, in);
-  if (!s) return cudaErrorInvalidResourceHandle;
+  cudaError_t error = cudaSuccess;
+  stream* s = sim_stream_of(current, in, &error);
+  if (!s) return error;
   if (s->device->broken) return s->device->broken;
-  if (!p) return cudaSuccess;
+  if (s->branch) {
+    return sim_refuse(cudaErrorInvalidValue, "%p was not allocated in the capture", p);
+  }
+  error = sim_capture_check_unsafe();
+  if (error || !p) return error;
   device* d;
   block* b = block_at(p, &d);
   if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
   if (!b->pool && sim_scheduler_make_room(s)) return release_async(current, p, in);
-  cudaError_t error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
+  error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
   if (!error) ++d->statistics.async_frees;
   return error;
 }
@@ -172,18 +184,18 @@ static cudaError_t release_async(device* current, const void* p, cudaStream_t in
 //===-- The API -------------------------------------------------------------------------------===//
 
 cudaError_t cudaMalloc(void** devPtr, size_t size) {
-  CALL(cudaMalloc, allocate(frame.device, devPtr, size));
+  UNSAFE_CALL(cudaMalloc, allocate(frame.device, devPtr, size));
 }
 
 cudaError_t cudaMallocPitch(void** devPtr, size_t* pitch, size_t width, size_t height) {
-  CALL(cudaMallocPitch, allocate_pitched(frame.device, devPtr, pitch, width, height));
+  UNSAFE_CALL(cudaMallocPitch, allocate_pitched(frame.device, devPtr, pitch, width, height));
 }
 
 cudaError_t cudaMalloc3D(struct cudaPitchedPtr* pitchedDevPtr, struct cudaExtent extent) {
-  CALL(cudaMalloc3D, allocate_3d(frame.device, pitchedDevPtr, extent));
+  UNSAFE_CALL(cudaMalloc3D, allocate_3d(frame.device, pitchedDevPtr, extent));
 }
 
-cudaError_t cudaFree(void* devPtr) { CALL(cudaFree, release(devPtr)); }
+cudaError_t cudaFree(void* devPtr) { UNSAFE_CALL(cudaFree, release(devPtr)); }
 
 cudaError_t cudaMallocAsync(void** devPtr, size_t size, cudaStream_t hStream) {
   CALL(cudaMallocAsync, allocate_async(frame.device, devPtr, size, hStream, NULL));

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
 #include "cudasim/pool.h"
@@ -64,6 +65,7 @@ static void destroy(event* e) {
   }
   sim_handle_close(e->handle);
   sim_history_release(e->known);
+  sim_node_set_clear(&e->captured);
   ++e->serial;  // a recording that is still queued is void
   give_memory(e);
 }
@@ -94,7 +96,14 @@ void sim_event_stamp(event* e, uint64_t serial) {
 
 static bool has_timing(const event* e) { return !(e->flags & cudaEventDisableTiming); }
 
+void sim_event_set_captured(event* e, uint64_t id, const node_set* nodes) {
+  sim_node_set_clear(&e->captured);
+  e->captured = *nodes;
+  e->capture = id;
+}
+
 static void set_recorded(event* e, stream* s, uint64_t position) {
+  if (e->capture) sim_event_set_captured(e, 0, &(node_set){0});
   sim_history_release(e->known);
   e->known = sim_history_retain(s->known);
   e->stream = s;
@@ -114,20 +123,28 @@ static cudaError_t record_later(event* e, stream* s) {
   return cudaSuccess;
 }
 
+// Nodes that record or wait for events are possible only while capturing, and not here.
+static cudaError_t refuse_external(const stream* s) {
+  if (!s->branch) return cudaErrorIllegalState;
+  return sim_refuse(cudaErrorNotSupported, "cudasim has no nodes that record or wait for events");
+}
+
 static cudaError_t record(device* current, cudaEvent_t handle, cudaStream_t in, unsigned flags) {
-  stream* s = sim_stream_of(current, in);
+  cudaError_t error;
+  stream* s = sim_stream_of(current, in, &error);
   event* e = event_of(handle);
   if (flags & ~(unsigned)cudaEventRecordExternal) return cudaErrorInvalidValue;
-  if (!s || !e) return cudaErrorInvalidResourceHandle;
+  if (!s || !e) return s ? cudaErrorInvalidResourceHandle : error;
   if (e->device != s->device) {
     return sim_refuse(cudaErrorInvalidResourceHandle,
                       "an event of device %d cannot be recorded in a stream of device %d",
                       e->device->id, s->device->id);
   }
   if (s->device->broken) return s->device->broken;
-  if (flags & cudaEventRecordExternal) return cudaErrorIllegalState;  // only while capturing
+  if (flags & cudaEventRecordExternal) return refuse_external(s);
+  if (s->branch) return sim_capture_record(s, e);
   if (has_timing(e) && sim_scheduler_make_room(s)) return record(current, handle, in, flags);
-  cudaError_t error = sim_stream_enter(s);
+  error = sim_stream_enter(s);
   if (error) return error;
   if (has_timing(e) && s->first) return record_later(e, s);
   set_recorded(e, s, sim_stream_mark(s));
@@ -140,28 +157,39 @@ static cudaError_t record(device* current, cudaEvent_t handle, cudaStream_t in, 
 static bool is_done(const event* e) { return !e->stream || stream_is_done(e->stream, e->position); }
 
 static cudaError_t follow(device* current, cudaStream_t in, cudaEvent_t handle, unsigned flags) {
-  stream* s = sim_stream_of(current, in);
+  cudaError_t error;
+  stream* s = sim_stream_of(current, in, &error);
   const event* e = event_of(handle);
   if (flags & ~(unsigned)cudaEventWaitExternal) return cudaErrorInvalidValue;
-  if (!s || !e) return cudaErrorInvalidResourceHandle;
+  if (!s || !e) return s ? cudaErrorInvalidResourceHandle : error;
   if (s->device->broken) return s->device->broken;
-  if (flags & cudaEventWaitExternal) return cudaErrorIllegalState;  // only while capturing
+  if (flags & cudaEventWaitExternal) return refuse_external(s);
+  if (e->capture || (s->branch && e->stream)) return sim_capture_wait(s, e);
+  if (s->branch) return cudaSuccess;  // an event that was never recorded holds up nothing
   if (sim_scheduler_make_room(s)) return follow(current, in, handle, flags);
-  cudaError_t error = sim_stream_enter(s);
+  error = sim_stream_enter(s);
   if (error || !e->stream) return error;
   return sim_stream_follow(s, e->stream, e->position, e->known);
+}
+
+static cudaError_t check_asking(const event* e) {
+  return e->capture ? sim_capture_refuse_event(e, true) : sim_capture_check_unsafe();
 }
 
 static cudaError_t query(cudaEvent_t handle) {
   const event* e = event_of(handle);
   if (!e) return cudaErrorInvalidResourceHandle;
   if (e->device->broken) return e->device->broken;
+  cudaError_t error = check_asking(e);
+  if (error) return error;
   return is_done(e) ? cudaSuccess : cudaErrorNotReady;
 }
 
 static cudaError_t synchronize(cudaEvent_t handle) {
   const event* e = event_of(handle);
   if (!e) return cudaErrorInvalidResourceHandle;
+  cudaError_t error = check_asking(e);
+  if (error) return error;
   device* d = e->device;
   stream* s = e->stream;
   uint64_t position = e->position;
@@ -179,6 +207,8 @@ static cudaError_t elapsed_ms(float* ms, cudaEvent_t from, cudaEvent_t to) {
   const event* end = event_of(to);
   if (!start || !end || start->device != end->device) return cudaErrorInvalidResourceHandle;
   if (!has_timing(start) || !has_timing(end)) return cudaErrorInvalidResourceHandle;
+  if (start->capture) return sim_capture_refuse_event(start, false);
+  if (end->capture) return sim_capture_refuse_event(end, false);
   if (!start->stream || !end->stream) return cudaErrorInvalidResourceHandle;
   if (start->device->broken) return start->device->broken;
   if (!is_done(start) || !is_done(end)) return cudaErrorNotReady;

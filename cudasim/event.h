@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cudasim/graph.h"
 #include "cudasim/stream.h"
 
 typedef struct event {
@@ -20,6 +21,8 @@ typedef struct event {
   history* known;     // there
   uint64_t serial;    // of the last recording; goes on counting when the memory is used again
   uint64_t ns;        // when the last recording completed; 0 until then
+  uint64_t capture;   // the id of the capture it was last recorded in; 0: in none
+  node_set captured;  // then the nodes that it comes after
 } event;
 
 // Destroys all events of `d`.
@@ -27,6 +30,9 @@ void sim_event_destroy_all(struct device* d);
 
 // Notes that the recording completes now, unless a later one has taken its place.
 void sim_event_stamp(event* e, uint64_t serial);
+
+// Notes that `e` was last recorded in the capture `id`, after `nodes`, which become the event's.
+void sim_event_set_captured(event* e, uint64_t id, const node_set* nodes);
 
 // Frees the bookkeeping of all events at once.
 void sim_event_drop(void);

@@ -3,20 +3,39 @@
 
 #include <stddef.h>
 
-#include "cudasim/copy.h"
+#include "cudasim/capture.h"
+#include "cudasim/fill.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 
-static cudaError_t submit(stream* s, const side* to, const box* extent, int value,
-                          const place* where, bool waits) {
+cudaError_t sim_fill_check(const fill_request* r, place* where) {
+  cudaError_t error = sim_place_find(&r->to, &r->extent, where);
+  if (error || where->device || where->is_pinned) return error;
+  return sim_refuse(cudaErrorInvalidValue, "%p is neither on a device nor page-locked",
+                    r->to.pointer);
+}
+
+op* sim_fill_op(const fill_request* r, const place* where) {
   op* o = sim_op_create(OP_FILL);
-  if (!o) return cudaErrorMemoryAllocation;
-  o->fill.extent = *extent;
-  o->fill.to = (grid){.at = where->at, .pitch = to->pitch, .slice = to->slice};
+  if (!o) return NULL;
+  o->fill.extent = r->extent;
+  o->fill.to = (grid){.at = where->at, .pitch = r->to.pitch, .slice = r->to.slice};
   o->fill.written = (span){.device = where->device,
                            .address = where->address,
                            .bytes = where->device ? where->bytes : 0};
-  o->fill.value = value & 0xff;
+  o->fill.value = r->value & 0xff;
+  return o;
+}
+
+// Where the memory is, is first asked when the graph is instantiated.
+static cudaError_t capture_fill(stream* s, const fill_request* r) {
+  node_work w = {.type = cudaGraphNodeTypeMemset, .fill = *r};
+  return sim_capture_work(s, &w);
+}
+
+static cudaError_t submit(stream* s, const fill_request* r, const place* where, bool waits) {
+  op* o = sim_fill_op(r, where);
+  if (!o) return cudaErrorMemoryAllocation;
   device* d = s->device;
   uint64_t position = s->submitted + 1;
   ++d->statistics.fills;
@@ -29,22 +48,20 @@ static cudaError_t submit(stream* s, const side* to, const box* extent, int valu
 static cudaError_t fill(device* current, cudaStream_t in, side to, box extent, int value,
                         bool is_async) {
   cudaError_t error;
+  fill_request r = {.to = to, .extent = extent, .value = value};
   if (box_is_empty(&extent)) {
-    return sim_stream_of(current, in) ? cudaSuccess : cudaErrorInvalidResourceHandle;
+    sim_stream_of(current, in, &error);
+    return error;
   }
   if ((extent.height > 1 || extent.depth > 1) && to.pitch < extent.width) {
     return cudaErrorInvalidValue;
   }
   stream* s = sim_stream_for_work(current, in, &error);
   if (!s) return error;
+  if (s->branch) return capture_fill(s, &r);
   place where;
-  error = sim_place_find(&to, &extent, &where);
-  if (error) return error;
-  if (!where.device && !where.is_pinned) {
-    return sim_refuse(cudaErrorInvalidValue, "%p is neither on a device nor page-locked",
-                      to.pointer);
-  }
-  return submit(s, &to, &extent, value, &where, !where.device && !is_async);
+  error = sim_fill_check(&r, &where);
+  return error ? error : submit(s, &r, &where, !where.device && !is_async);
 }
 
 static side linear(void* pointer) { return (side){.pointer = pointer}; }

@@ -7,6 +7,9 @@ typedef enum handle_kind {
   HANDLE_STREAM = 1,
   HANDLE_EVENT = 2,
   HANDLE_POOL = 3,
+  HANDLE_GRAPH = 4,
+  HANDLE_NODE = 5,
+  HANDLE_GRAPH_EXEC = 6,
 } handle_kind;
 
 // A new handle of `object`; NULL when the host has no memory.

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
@@ -160,20 +161,20 @@ static cudaError_t get_attributes(struct cudaPointerAttributes* out, void* p) {
 //===-- The API -------------------------------------------------------------------------------===//
 
 cudaError_t cudaHostAlloc(void** pHost, size_t size, unsigned int flags) {
-  CALL(cudaHostAlloc, allocate(pHost, size, flags));
+  UNSAFE_CALL(cudaHostAlloc, allocate(pHost, size, flags));
 }
 
 cudaError_t cudaMallocHost(void** ptr, size_t size) {
-  CALL(cudaMallocHost, allocate(ptr, size, cudaHostAllocDefault));
+  UNSAFE_CALL(cudaMallocHost, allocate(ptr, size, cudaHostAllocDefault));
 }
 
-cudaError_t cudaFreeHost(void* ptr) { CALL(cudaFreeHost, release(ptr)); }
+cudaError_t cudaFreeHost(void* ptr) { UNSAFE_CALL(cudaFreeHost, release(ptr)); }
 
 cudaError_t cudaHostRegister(void* ptr, size_t size, unsigned int flags) {
-  CALL(cudaHostRegister, enlist(ptr, size, flags));
+  UNSAFE_CALL(cudaHostRegister, enlist(ptr, size, flags));
 }
 
-cudaError_t cudaHostUnregister(void* ptr) { CALL(cudaHostUnregister, delist(ptr)); }
+cudaError_t cudaHostUnregister(void* ptr) { UNSAFE_CALL(cudaHostUnregister, delist(ptr)); }
 
 cudaError_t cudaHostGetDevicePointer(void** pDevice, void* pHost, unsigned int flags) {
   CALL(cudaHostGetDevicePointer, get_device_pointer(pDevice, pHost, flags));

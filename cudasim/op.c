@@ -145,6 +145,14 @@ op* sim_op_create(op_kind kind) {
   return o;
 }
 
+op* sim_host_op(cudaHostFn_t function, void* argument) {
+  op* o = sim_op_create(OP_HOST);
+  if (!o) return NULL;
+  o->host.function = function;
+  o->host.argument = argument;
+  return o;
+}
+
 static void touch(const span* s) {
   if (s->device) sim_space_touch(&s->device->space, s->address, s->bytes);
 }

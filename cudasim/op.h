@@ -90,6 +90,9 @@ static inline bool op_is_work(const op* o) {
 // An op of the kind, otherwise zero; NULL when the host has no memory.
 op* sim_op_create(op_kind kind);
 
+// The op that calls `function`.
+op* sim_host_op(cudaHostFn_t function, void* argument);
+
 // Does the work, without the runtime's lock; only for ops that do something outside the simulation:
 // copies, fills and host functions.
 void sim_op_run(const op* o);

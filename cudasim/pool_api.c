@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
@@ -217,28 +218,28 @@ static cudaError_t set_with_location(const struct cudaMemLocation* location,
 //===-- The API -------------------------------------------------------------------------------===//
 
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* memPool, const struct cudaMemPoolProps* poolProps) {
-  CALL(cudaMemPoolCreate, create(memPool, poolProps));
+  UNSAFE_CALL(cudaMemPoolCreate, create(memPool, poolProps));
 }
 
 cudaError_t cudaMemPoolDestroy(cudaMemPool_t memPool) {
-  CALL(cudaMemPoolDestroy, destroy(memPool));
+  UNSAFE_CALL(cudaMemPoolDestroy, destroy(memPool));
 }
 
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t memPool, size_t minBytesToKeep) {
-  CALL(cudaMemPoolTrimTo, trim(memPool, minBytesToKeep));
+  UNSAFE_CALL(cudaMemPoolTrimTo, trim(memPool, minBytesToKeep));
 }
 
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t memPool, enum cudaMemPoolAttr attr, void* value) {
-  CALL(cudaMemPoolSetAttribute, set(memPool, attr, value));
+  UNSAFE_CALL(cudaMemPoolSetAttribute, set(memPool, attr, value));
 }
 
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t memPool, enum cudaMemPoolAttr attr, void* value) {
-  CALL(cudaMemPoolGetAttribute, get(memPool, attr, value));
+  UNSAFE_CALL(cudaMemPoolGetAttribute, get(memPool, attr, value));
 }
 
 cudaError_t cudaMemPoolSetAccess(cudaMemPool_t memPool, const struct cudaMemAccessDesc* descList,
                                  size_t count) {
-  CALL(cudaMemPoolSetAccess, set_access(memPool, descList, count));
+  UNSAFE_CALL(cudaMemPoolSetAccess, set_access(memPool, descList, count));
 }
 
 cudaError_t cudaMemPoolGetAccess(enum cudaMemAccessFlags* flags, cudaMemPool_t memPool,
@@ -255,7 +256,7 @@ cudaError_t cudaDeviceGetMemPool(cudaMemPool_t* memPool, int id) {
 }
 
 cudaError_t cudaDeviceSetMemPool(int id, cudaMemPool_t memPool) {
-  CALL(cudaDeviceSetMemPool, set_current(id, memPool));
+  UNSAFE_CALL(cudaDeviceSetMemPool, set_current(id, memPool));
 }
 
 cudaError_t cudaMemGetDefaultMemPool(cudaMemPool_t* memPool, struct cudaMemLocation* location,
@@ -270,5 +271,5 @@ cudaError_t cudaMemGetMemPool(cudaMemPool_t* memPool, struct cudaMemLocation* lo
 
 cudaError_t cudaMemSetMemPool(struct cudaMemLocation* location, enum cudaMemAllocationType type,
                               cudaMemPool_t memPool) {
-  CALL(cudaMemSetMemPool, set_with_location(location, type, memPool));
+  UNSAFE_CALL(cudaMemSetMemPool, set_with_location(location, type, memPool));
 }

@@ -11,6 +11,7 @@
 
 #include "cudasim/event.h"
 #include "cudasim/fault.h"
+#include "cudasim/graph_exec.h"
 #include "cudasim/handle.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/op.h"
@@ -69,6 +70,7 @@ static void renew_thread(thread_state* t) {
   t->streams = NULL;
   t->device = 0;
   t->last_error = cudaSuccess;
+  t->capture_mode = cudaStreamCaptureModeGlobal;
   t->machine = atomic_load(&state.machine);
 }
 
@@ -183,6 +185,8 @@ static void take_down(void) {
   for (int i = 0; i < sim_device_count(); ++i) sim_device_close(sim_device_at(i));
   sim_scheduler_stop(true);
   sim_host_memory_free_all();
+  sim_graph_exec_destroy_all();
+  sim_graph_destroy_all();
   sim_handle_close_all();
   sim_stream_drop();
   sim_event_drop();

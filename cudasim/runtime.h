@@ -20,6 +20,7 @@ typedef struct thread_state {
   uint64_t machine;       // that the rest belongs to
   cudaStream_t* streams;  // its default streams, by device; NULL before the first
   enum cudaStreamCaptureMode capture_mode;
+  uint64_t id;  // 0 before it captures anything
   uint64_t call_ticks;
   pthread_cond_t wake;
 } thread_state;

@@ -300,18 +300,27 @@ static void drain(void) {
   }
 }
 
-void sim_scheduler_submit(stream* s, op* o, bool soon) {
-  bool is_work = op_is_work(o);
+static void queue(stream* s, op* o, bool soon) {
   append(s, o);
-  uint64_t position = o->position;
-  if (s->state == STREAM_IDLE) {
-    state.is_quiet = soon;
-    advance(s);
-    state.is_quiet = false;
-  }
-  if (!is_eager() || !is_work) return;
+  if (s->state != STREAM_IDLE) return;
+  state.is_quiet = soon;
+  advance(s);
+  state.is_quiet = false;
+}
+
+void sim_scheduler_queue(stream* s, op* o) { queue(s, o, false); }
+
+void sim_scheduler_settle(stream* s, uint64_t position) {
+  if (!is_eager()) return;
   drain();
   sim_scheduler_wait(s, position);
+}
+
+void sim_scheduler_submit(stream* s, op* o, bool soon) {
+  bool is_work = op_is_work(o);
+  uint64_t position = s->submitted + 1;
+  queue(s, o, soon);
+  if (is_work) sim_scheduler_settle(s, position);
 }
 
 void sim_scheduler_wait(stream* s, uint64_t position) {

@@ -55,6 +55,11 @@ bool sim_scheduler_make_room(stream* s);
 // Queues `o` in `s` and lets it run; `soon` says that the caller is about to wait for it.
 void sim_scheduler_submit(stream* s, op* o, bool soon);
 
+// The same for several ops that are queued at once: eagerly, nothing is done before
+// sim_scheduler_settle, which does all that is ready and waits for `position` of `s`.
+void sim_scheduler_queue(stream* s, op* o);
+void sim_scheduler_settle(stream* s, uint64_t position);
+
 // Waits until `s` has completed `position`.
 void sim_scheduler_wait(stream* s, uint64_t position);
 

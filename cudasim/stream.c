@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
 #include "cudasim/pool.h"
@@ -64,6 +65,7 @@ stream* sim_stream_create(device* d, unsigned flags, int priority) {
 }
 
 void sim_stream_close(stream* s) {
+  if (s->branch) sim_capture_leave(s);
   sim_handle_close(s->handle);
   s->handle = NULL;
   s->is_closed = true;
@@ -85,10 +87,15 @@ void sim_stream_drop(void) {
   slots = 0;
 }
 
-stream* sim_stream_of(device* current, cudaStream_t handle) {
-  if (!handle || handle == cudaStreamLegacy) return current->legacy;
-  if (handle == cudaStreamPerThread) return sim_thread_stream(current);
-  return sim_handle_object(HANDLE_STREAM, handle);
+stream* sim_stream_of(device* current, cudaStream_t handle, cudaError_t* error) {
+  if (!handle || handle == cudaStreamLegacy) {
+    *error = sim_capture_check_legacy(current, true);
+    return *error ? NULL : current->legacy;
+  }
+  stream* s = handle == cudaStreamPerThread ? sim_thread_stream(current)
+                                            : sim_handle_object(HANDLE_STREAM, handle);
+  *error = s ? cudaSuccess : cudaErrorInvalidResourceHandle;
+  return s;
 }
 
 //===-- Order ---------------------------------------------------------------------------------===//
@@ -143,10 +150,11 @@ cudaError_t sim_stream_enter(stream* s) {
 }
 
 stream* sim_stream_for_work(device* current, cudaStream_t handle, cudaError_t* error) {
-  stream* s = sim_stream_of(current, handle);
-  while (s && sim_scheduler_make_room(s)) s = sim_stream_of(current, handle);
-  *error = s ? s->device->broken : cudaErrorInvalidResourceHandle;
-  if (!*error) *error = sim_stream_enter(s);
+  stream* s = sim_stream_of(current, handle, error);
+  while (s && !s->branch && sim_scheduler_make_room(s)) s = sim_stream_of(current, handle, error);
+  if (!s) return NULL;
+  *error = s->device->broken;
+  if (!*error && !s->branch) *error = sim_stream_enter(s);
   return *error ? NULL : s;
 }
 

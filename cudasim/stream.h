@@ -19,6 +19,7 @@
 #include "cudasim/include/cuda_runtime_api.h"
 #include "cudasim/op.h"
 
+struct branch;
 struct waiter;
 
 typedef enum stream_state {
@@ -58,6 +59,7 @@ typedef struct stream {
   struct stream* next_waiter;
   struct waiter* host_waiters;
 
+  struct branch* branch;  // its part in a capture, while it is captured; else NULL
   history* known;
   shelf* shelves;  // memory freed in this stream, by pool
 } stream;
@@ -71,14 +73,15 @@ void sim_stream_close(stream* s);
 // Called by the scheduler when a closed stream has nothing left to do.
 void sim_stream_recycle(stream* s);
 
-// The stream of a handle as the calling thread and `current` device mean it; NULL if it is none.
-stream* sim_stream_of(struct device* current, cudaStream_t handle);
+// The stream of a handle as the calling thread and `current` device mean it; NULL, and why, if it
+// is none or may not be used.
+stream* sim_stream_of(struct device* current, cudaStream_t handle, cudaError_t* error);
 
 // Puts `s` behind all that the legacy stream's rules put it behind; call before every use.
 cudaError_t sim_stream_enter(stream* s);
 
 // The stream of a handle, with room for one more op and entered; NULL, and why, if it cannot be
-// used.
+// used. One that is captured is returned as it is: nothing is queued in it.
 stream* sim_stream_for_work(struct device* current, cudaStream_t handle, cudaError_t* error);
 
 // Puts all that `s` does next behind `position` of `target`, and behind all of `known`.

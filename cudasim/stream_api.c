@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
 #include "cudasim/pool.h"
@@ -28,19 +29,24 @@ static cudaError_t destroy(cudaStream_t handle) {
 
 // A usable stream, and why not.
 static stream* usable(device* current, cudaStream_t handle, cudaError_t* error) {
-  stream* s = sim_stream_of(current, handle);
-  *error = s ? s->device->broken : cudaErrorInvalidResourceHandle;
+  stream* s = sim_stream_of(current, handle, error);
+  if (s) *error = s->device->broken;
   return *error ? NULL : s;
 }
 
 //===-- Waiting -------------------------------------------------------------------------------===//
 
+static cudaError_t check_asking(const stream* s) {
+  return s->branch ? sim_capture_refuse_stream(s) : sim_capture_check_unsafe();
+}
+
 static cudaError_t query(device* current, cudaStream_t handle) {
   cudaError_t error;
   stream* s = usable(current, handle, &error);
   if (!s) return error;
+  error = check_asking(s);
   // To ask the legacy stream is to ask all that it is behind.
-  if (s == s->device->legacy) error = sim_stream_enter(s);
+  if (!error && s == s->device->legacy) error = sim_stream_enter(s);
   if (error) return error;
   return stream_is_done(s, s->submitted) ? cudaSuccess : cudaErrorNotReady;
 }
@@ -50,7 +56,8 @@ static cudaError_t synchronize(device* current, cudaStream_t handle) {
   stream* s = usable(current, handle, &error);
   if (!s) return error;
   device* d = s->device;
-  if (s == d->legacy) error = sim_stream_enter(s);
+  error = check_asking(s);
+  if (!error && s == d->legacy) error = sim_stream_enter(s);
   if (error) return error;
   uint64_t position = s->submitted;
   history* known = sim_history_retain(s->known);
@@ -63,16 +70,21 @@ static cudaError_t synchronize(device* current, cudaStream_t handle) {
 
 //===-- Host functions ------------------------------------------------------------------------===//
 
+static cudaError_t capture_launch(stream* s, cudaHostFn_t function, void* argument) {
+  node_work w = {.type = cudaGraphNodeTypeHost,
+                 .host = {.function = function, .argument = argument}};
+  return sim_capture_work(s, &w);
+}
+
 static cudaError_t launch(device* current, cudaStream_t handle, cudaHostFn_t function,
                           void* argument) {
   if (!function) return cudaErrorInvalidValue;
   cudaError_t error;
   stream* s = sim_stream_for_work(current, handle, &error);
   if (!s) return error;
-  op* o = sim_op_create(OP_HOST);
+  if (s->branch) return capture_launch(s, function, argument);
+  op* o = sim_host_op(function, argument);
   if (!o) return cudaErrorMemoryAllocation;
-  o->host.function = function;
-  o->host.argument = argument;
   ++s->device->statistics.host_functions;
   sim_scheduler_submit(s, o, false);
   return cudaSuccess;
@@ -106,29 +118,6 @@ static cudaError_t get(device* current, cudaStream_t handle, property what, void
       *(int*)out = s->device->id;
       break;
   }
-  return cudaSuccess;
-}
-
-static cudaError_t refuse_capture(device* current, cudaStream_t handle) {
-  cudaError_t error;
-  if (!usable(current, handle, &error)) return error;
-  return sim_refuse(cudaErrorNotSupported, "cudasim captures no streams");
-}
-
-static cudaError_t get_capture(device* current, cudaStream_t handle,
-                               enum cudaStreamCaptureStatus* status) {
-  cudaError_t error;
-  if (!usable(current, handle, &error)) return error;
-  if (!status) return cudaErrorInvalidValue;
-  *status = cudaStreamCaptureStatusNone;
-  return cudaSuccess;
-}
-
-static cudaError_t exchange_capture_mode(enum cudaStreamCaptureMode* mode) {
-  if (!mode || *mode > cudaStreamCaptureModeRelaxed) return cudaErrorInvalidValue;
-  enum cudaStreamCaptureMode before = sim_thread()->capture_mode;
-  sim_thread()->capture_mode = *mode;
-  *mode = before;
   return cudaSuccess;
 }
 
@@ -174,37 +163,4 @@ cudaError_t cudaStreamGetId(cudaStream_t hStream, unsigned long long* streamId) 
 
 cudaError_t cudaStreamGetDevice(cudaStream_t hStream, int* id) {
   CALL(cudaStreamGetDevice, get(frame.device, hStream, DEVICE, id));
-}
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t hStream, enum cudaStreamCaptureMode mode) {
-  (void)mode;
-  CALL(cudaStreamBeginCapture, refuse_capture(frame.device, hStream));
-}
-
-cudaError_t cudaStreamEndCapture(cudaStream_t hStream, cudaGraph_t* pGraph) {
-  if (pGraph) *pGraph = NULL;
-  CALL(cudaStreamEndCapture, refuse_capture(frame.device, hStream));
-}
-
-cudaError_t cudaStreamIsCapturing(cudaStream_t hStream,
-                                  enum cudaStreamCaptureStatus* pCaptureStatus) {
-  CALL(cudaStreamIsCapturing, get_capture(frame.device, hStream, pCaptureStatus));
-}
-
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t hStream,
-                                     enum cudaStreamCaptureStatus* captureStatus_out,
-                                     unsigned long long* id_out, cudaGraph_t* graph_out,
-                                     const cudaGraphNode_t** dependencies_out,
-                                     const cudaGraphEdgeData** edgeData_out,
-                                     size_t* numDependencies_out) {
-  if (id_out) *id_out = 0;
-  if (graph_out) *graph_out = NULL;
-  if (dependencies_out) *dependencies_out = NULL;
-  if (edgeData_out) *edgeData_out = NULL;
-  if (numDependencies_out) *numDependencies_out = 0;
-  CALL(cudaStreamGetCaptureInfo, get_capture(frame.device, hStream, captureStatus_out));
-}
-
-cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode) {
-  PLAIN_CALL(cudaThreadExchangeStreamCaptureMode, exchange_capture_mode(mode));
 }

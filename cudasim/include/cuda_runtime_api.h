@@ -78,23 +78,42 @@ CUDASIM_EXPORT_ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t
 
 //===-- Stream capture ------------------------------------------------------------------------===//
 
-// cudasim captures nothing: to begin or end a capture returns cudaErrorNotSupported, and so the two
-// queries report that there is none.
-
 CUDASIM_EXPORT_ cudaError_t cudaStreamBeginCapture(cudaStream_t stream,
                                                    enum cudaStreamCaptureMode mode);
 CUDASIM_EXPORT_ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* pGraph);
 CUDASIM_EXPORT_ cudaError_t cudaStreamIsCapturing(cudaStream_t stream,
                                                   enum cudaStreamCaptureStatus* pCaptureStatus);
 CUDASIM_EXPORT_ cudaError_t cudaStreamGetCaptureInfo(
-    cudaStream_t stream, enum cudaStreamCaptureStatus* captureStatus_out,
-    unsigned long long* id_out CUDASIM_DEFAULT_(0), cudaGraph_t* graph_out CUDASIM_DEFAULT_(0),
+    cudaStream_t stream, const enum cudaStreamCaptureStatus* captureStatus_out,
+    const unsigned long long* id_out CUDASIM_DEFAULT_(0), cudaGraph_t* graph_out CUDASIM_DEFAULT_(0),
     const cudaGraphNode_t** dependencies_out CUDASIM_DEFAULT_(0),
     const cudaGraphEdgeData** edgeData_out CUDASIM_DEFAULT_(0),
-    size_t* numDependencies_out CUDASIM_DEFAULT_(0));
+    const size_t* numDependencies_out CUDASIM_DEFAULT_(0));
 // The calling thread's capture mode, first cudaStreamCaptureModeGlobal: `*mode` becomes it, and it
 // `*mode`.
 CUDASIM_EXPORT_ cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode);
+
+//===-- Graphs --------------------------------------------------------------------------------===//
+
+// Graphs come from captures: there are no calls that add nodes.
+
+CUDASIM_EXPORT_ cudaError_t cudaGraphCreate(cudaGraph_t* pGraph, unsigned int flags);
+CUDASIM_EXPORT_ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+CUDASIM_EXPORT_ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes,
+                                              size_t* numNodes);
+CUDASIM_EXPORT_ cudaError_t cudaGraphGetRootNodes(cudaGraph_t graph, cudaGraphNode_t* pRootNodes,
+                                                  size_t* pNumRootNodes);
+CUDASIM_EXPORT_ cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node,
+                                                 enum cudaGraphNodeType* pType);
+CUDASIM_EXPORT_ cudaError_t cudaGraphNodeGetDependencies(cudaGraphNode_t node,
+                                                         cudaGraphNode_t* pDependencies,
+                                                         cudaGraphEdgeData* edgeData,
+                                                         size_t* pNumDependencies);
+CUDASIM_EXPORT_ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* pGraphExec, cudaGraph_t graph,
+                                                 unsigned long long flags CUDASIM_DEFAULT_(0));
+CUDASIM_EXPORT_ cudaError_t cudaGraphUpload(cudaGraphExec_t graphExec, cudaStream_t stream);
+CUDASIM_EXPORT_ cudaError_t cudaGraphLaunch(cudaGraphExec_t graphExec, cudaStream_t stream);
+CUDASIM_EXPORT_ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graphExec);
 
 //===-- Events --------------------------------------------------------------------------------===//
 

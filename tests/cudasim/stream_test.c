@@ -136,26 +136,6 @@ SIM_TEST(stream, ids_are_unique) {
   cr_expect(eq(ullong, legacy, ids[0]));
 }
 
-SIM_TEST(stream, nothing_is_ever_captured) {
-  cudaStream_t stream = new_stream(0);
-  enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusActive;
-  OK(cudaStreamIsCapturing(stream, &status));
-  cr_expect(eq(int, status, cudaStreamCaptureStatusNone));
-  unsigned long long id = 7;
-  status = cudaStreamCaptureStatusActive;
-  OK(cudaStreamGetCaptureInfo(stream, &status, &id, NULL, NULL, NULL, NULL));
-  cr_expect(eq(int, status, cudaStreamCaptureStatusNone));
-  REFUSED(cudaStreamIsCapturing(stream, NULL), cudaErrorInvalidValue);
-  REFUSED(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaErrorNotSupported);
-  cudaGraph_t graph;
-  REFUSED(cudaStreamEndCapture(stream, &graph), cudaErrorNotSupported);
-  enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  OK(cudaThreadExchangeStreamCaptureMode(&mode));
-  cr_expect(eq(int, mode, cudaStreamCaptureModeGlobal));
-  OK(cudaThreadExchangeStreamCaptureMode(&mode));
-  cr_expect(eq(int, mode, cudaStreamCaptureModeRelaxed));
-}
-
 //===-- Handles -------------------------------------------------------------------------------===//
 
 SIM_TEST(stream, dead_and_wild_handles_are_refused) {
