@@ -1,7 +1,8 @@
 // What tmcore keeps per thread where inline code can reach it: two pointers, nothing else.
 //
 // They are the only thread-locals any public header touches. Initial-exec access costs one load
-// and works in a library loaded with dlopen, because the two words fit the loader's reserve.
+// and works in a library loaded with dlopen, as long as all the thread-locals of that library
+// together fit the loader's reserve.
 #ifndef TM_BASE_THREAD_H_
 #define TM_BASE_THREAD_H_
 

@@ -312,8 +312,8 @@ int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused, c
   context_take_arenas(object);
   frame->value = object;
   object->replaced = (context_object*)outer;
-  object->entered.top = object->hot.top;
-  object->entered.depth = object->hot.depth;
+  object->entered_top = object->hot.top;
+  object->entered_depth = object->hot.depth;
   tm_thread_.trace_top = object->trace_top;
   tm_thread_.context = &object->hot;
   return 1;
@@ -393,7 +393,7 @@ size_t tm_context_restore(const tm_context_mark* mark) {
     if (!inner->replaced) {
       TM_FATAL("tm_context_restore: the saved context is not current on this thread");
     }
-    dropped += drop_entries(&inner->hot, inner->entered.top, inner->entered.depth);
+    dropped += drop_entries(&inner->hot, inner->entered_top, inner->entered_depth);
     tm_thread_.trace_top = inner->trace_top;  // as it was, unless it is a fiber's
     leave_context(inner);
   }

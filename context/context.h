@@ -139,8 +139,8 @@ TM_API void tm_context_release(tm_context* context);
 //
 // Each thread that attaches the token gets a context of its own, which ends with the block. Since
 // one thread at a time may use an arena, its upstream takes its place in the token. Attaching takes
-// no memory, unless a token is attached inside another one's block: where there is none then, that
-// is fatal.
+// no memory, unless the token is attached already, on another thread or further out: where there is
+// none then, that is fatal.
 // Ownership: the caller owns one reference; the token retains what it holds.
 // Errors: TM_ERR_INVALID (inside an out-of-memory handler), TM_ERR_NO_MEMORY.
 TM_API TM_NODISCARD tm_context* tm_context_capture(void);

@@ -13,10 +13,6 @@
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/stack.h"
 
-// The contexts that stand for tokens: each thread has one, and takes further ones from the heap
-// while that is in use.
-static __thread context_object first_stand_in;
-
 //===-- What is captured --------------------------------------------------===//
 
 typedef struct token_block {
@@ -128,18 +124,32 @@ static bool is_shared_token(const context_object* object) {
   return object->captured && !object->captured->moved;
 }
 
+// A token has one context to stand for it; what attaches it meanwhile takes one from the heap. None
+// is a thread-local: a library's thread-locals together must fit what the loader keeps for dlopen.
+static context_object* take_stand_in(captured_context* captured) {
+  if (!__atomic_exchange_n(&captured->stand_in_is_taken, true, __ATOMIC_ACQUIRE)) {
+    memset(&captured->stand_in, 0, sizeof captured->stand_in);
+    return &captured->stand_in;
+  }
+  return tm_bookkeeping_alloc(sizeof(context_object), "a context attached more than once");
+}
+
+static void give_stand_in_back(captured_context* captured, context_object* stand_in) {
+  if (stand_in == &captured->stand_in) {
+    __atomic_store_n(&captured->stand_in_is_taken, false, __ATOMIC_RELEASE);
+  } else {
+    tm_bookkeeping_free(stand_in);
+  }
+}
+
 context_object* context_to_enter(context_object* asked) {
   if (!is_shared_token(asked)) {
     return asked;
   }
-  context_object* stand_in = &first_stand_in;
-  if (stand_in->token) {
-    stand_in = tm_bookkeeping_alloc(sizeof *stand_in, "a context attached inside another");
-    if (!stand_in) {
-      return NULL;
-    }
+  context_object* stand_in = take_stand_in(asked->captured);
+  if (!stand_in) {
+    return NULL;
   }
-  memset(stand_in, 0, sizeof *stand_in);
   stand_in->token = (context_object*)tm_context_retain(&asked->hot);
   context_init(stand_in, NULL);
   stand_in->trace_top = asked->captured->trace_top;
@@ -148,14 +158,10 @@ context_object* context_to_enter(context_object* asked) {
 
 void context_entered_is_left(context_object* entered) {
   context_object* token = entered->token;
-  if (!token) {
-    return;
+  if (token) {
+    give_stand_in_back(token->captured, entered);
+    tm_context_release(&token->hot);
   }
-  entered->token = NULL;
-  if (entered != &first_stand_in) {
-    tm_bookkeeping_free(entered);
-  }
-  tm_context_release(&token->hot);
 }
 
 // Where this thread cannot have an identity for want of memory, the arenas are nobody's, and its

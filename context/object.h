@@ -10,26 +10,30 @@
 #include "tm/base/trace.h"
 #include "tm/context/context.h"
 
+struct captured_context;
 struct tm_thread_identity;
+
+typedef struct context_object {
+  tm_context hot;                   // must be first
+  const tm_thread* thread;          // atomic; where it is current; NULL: nowhere
+  struct context_object* replaced;  // what was current before it, while it is
+  tm_frame* entered_top;            // where it stood when it became current
+  size_t entered_depth;
+  tm_trace_frame* trace_top;          // its own trace, while it is not current
+  tm_device failing;                  // whose out-of-memory handler runs; a type of -1: none
+  int32_t references;                 // atomic
+  struct captured_context* captured;  // of a token; else NULL
+  struct context_object* token;       // retained; of a context that stands for one; else NULL
+} context_object;
 
 // What tm_context_capture found. The allocators and the stream are retained.
 typedef struct captured_context {
   void* current[TM_SLOTS_];
   tm_trace_frame* trace_top;         // of a copy, which follows in the same block
   struct tm_thread_identity* moved;  // owns the arenas while no thread does; NULL: shared
+  context_object stand_in;           // for one thread at a time that attaches a shared token
+  bool stand_in_is_taken;            // atomic
 } captured_context;
-
-typedef struct context_object {
-  tm_context hot;                   // must be first
-  const tm_thread* thread;          // atomic; where it is current; NULL: nowhere
-  struct context_object* replaced;  // what was current before it, while it is
-  tm_context_mark entered;          // where it stood when it became current
-  tm_trace_frame* trace_top;        // its own trace, while it is not current
-  tm_device failing;                // whose out-of-memory handler runs; a type of -1: none
-  int32_t references;               // atomic
-  captured_context* captured;       // of a token; else NULL
-  struct context_object* token;     // retained; of a context that stands for one; else NULL
-} context_object;
 
 static const tm_device nowhere = {-1, 0};
 
@@ -50,7 +54,7 @@ bool context_read_entry(const tm_frame* entry, tm_frame* out);
 // of threads attach, one that stands for it. NULL after raising TM_ERR_NO_MEMORY.
 context_object* context_to_enter(context_object* asked);
 
-// Undoes context_to_enter. Reads nothing of `entered` afterwards.
+// Undoes context_to_enter. `entered` may be gone afterwards.
 void context_entered_is_left(context_object* entered);
 
 // The calling thread has made `object` current, or is about to stop that.

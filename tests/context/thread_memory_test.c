@@ -1,0 +1,48 @@
+// What the library keeps per thread must fit what the loader sets aside for libraries that dlopen
+// loads: a Python module that has tmcore in it, for instance. Since a part of it is initial-exec,
+// all of it counts.
+
+#define _GNU_SOURCE  // dl_iterate_phdr
+
+#include <link.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "tm/context/context.h"
+
+// Bytes: glibc's reserve is 1664, and the simulated device's own part stays out of a real program.
+enum { LIMIT = 1664 + 96 };
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const bool is_sanitized = true;
+#elif defined(__has_feature)
+static const bool is_sanitized =
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+static const bool is_sanitized = false;
+#endif
+
+static size_t thread_locals;  // bytes
+
+static int look_at_the_program(struct dl_phdr_info* info, size_t size, void* user) {
+  (void)size;
+  (void)user;
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    if (info->dlpi_phdr[i].p_type == PT_TLS) {
+      thread_locals = info->dlpi_phdr[i].p_memsz;
+    }
+  }
+  return 1;  // the program comes first, and the library is linked into it
+}
+
+int main(void) {
+  tm_context* token = tm_context_capture();
+  TM_WITH_CONTEXT(token) { (void)dl_iterate_phdr(look_at_the_program, NULL); }
+  tm_context_release(token);
+  printf("%zu bytes of thread-locals, of at most %d\n", thread_locals, LIMIT);
+  if (is_sanitized) {
+    return 0;  // a sanitizer's are counted as well
+  }
+  return thread_locals > 0 && thread_locals <= LIMIT ? 0 : 1;
+}
