@@ -1,4 +1,4 @@
-// A function that runs when a thread ends, with a value of that thread. Private.
+// Functions that run when a thread ends, with a value of that thread. Private.
 #ifndef TM_BASE_THREAD_EXIT_H_
 #define TM_BASE_THREAD_EXIT_H_
 
@@ -18,5 +18,11 @@ typedef struct tm_thread_exit {
 // keys: then it is never called.
 // Threads: safe.
 bool tm_thread_exit_set_(tm_thread_exit* self, void (*function)(void* value), void* value);
+
+// Has `function(value)` called earlier: also when the calling thread calls exit() or returns from
+// main, and before the destructors of globals run, and those of thread-locals that were used
+// before. False where the C library cannot do that.
+// Threads: safe.
+bool tm_thread_exit_set_first_(void (*function)(void* value), void* value);
 
 #endif  // TM_BASE_THREAD_EXIT_H_

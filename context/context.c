@@ -9,6 +9,7 @@
 
 #include "tm/context/context.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "alloc/destroy_watch.h"
@@ -21,6 +22,8 @@
 
 static __thread context_object first_context;
 static tm_thread_exit at_exit;
+static bool watches_exit;  // atomic
+static bool is_exiting;    // atomic
 
 //===-- Lifetime ----------------------------------------------------------===//
 
@@ -49,13 +52,50 @@ void context_report_leftovers(const context_object* object, const char* event) {
 
 static void leave_context(context_object* object);
 
-static void end_thread(void* value) {
-  while (tm_thread_.context && tm_thread_.context != value) {
-    context_report_leftovers((context_object*)tm_thread_.context, "a thread ends");
-    leave_context((context_object*)tm_thread_.context);
+// Leaves a context whose thread closes no scope any more. What was opened in it since goes as well,
+// but for a fiber's, which has scopes of its own elsewhere.
+static void abandon_context(context_object* object) {
+  if (object->entered_depth == 0) {
+    object->hot.top = NULL;
+    object->hot.depth = 0;
+    object->failing = nowhere;
+    context_set_base(object);
+    tm_thread_.trace_top = object->trace_top;  // as it was
   }
-  context_report_leftovers(value, "a thread ends");
+  leave_context(object);
+  tm_thread_.trace_top = NULL;  // a token's may be gone
+}
+
+// From here on no scope of this thread is closed: it ends, or has called exit() inside them. Nothing
+// stays current, so that whatever is destroyed next may be. The count stays, for the report.
+static void abandon_scopes(void* unused) {
+  (void)unused;
+  if (!tm_thread_.context) {
+    return;
+  }
+  size_t left = 0;
+  while (tm_thread_.context != &first_context.hot) {
+    left += tm_thread_.context->depth;
+    abandon_context((context_object*)tm_thread_.context);
+  }
+  first_context.hot.top = NULL;
+  first_context.hot.depth += left;
+  first_context.failing = nowhere;
+  context_set_base(&first_context);
+}
+
+static void end_thread(void* unused) {
+  abandon_scopes(unused);
+  context_report_leftovers(&first_context, "a thread ends");
   tm_thread_.context = NULL;
+}
+
+static void note_exit(void) { __atomic_store_n(&is_exiting, true, __ATOMIC_RELAXED); }
+
+static void watch_process(void) {
+  if (!__atomic_exchange_n(&watches_exit, true, __ATOMIC_RELAXED)) {
+    (void)atexit(note_exit);
+  }
 }
 
 static void refuse_to_destroy_pushed(const void* object, const char* what);
@@ -66,6 +106,8 @@ tm_context* tm_context_first_use_(void) {
   first_context.thread = &tm_thread_;
   tm_thread_.context = &first_context.hot;
   tm_watch_destroy_(refuse_to_destroy_pushed);
+  watch_process();
+  (void)tm_thread_exit_set_first_(abandon_scopes, NULL);
   // Where that fails, leftover scopes of the thread go unreported.
   (void)tm_thread_exit_set_(&at_exit, end_thread, &first_context);
   return &first_context.hot;
@@ -87,20 +129,29 @@ tm_context* tm_context_retain(tm_context* context) {
   return context;
 }
 
+// A global may be destroyed by exit() while other threads run on: then it stays.
+static void refuse_to_destroy_current(context_object* object) {
+  __atomic_store_n(&object->references, 1, __ATOMIC_RELAXED);
+  if (!__atomic_load_n(&is_exiting, __ATOMIC_RELAXED)) {
+    TM_FATAL("a context is released while it is current on a thread");
+  }
+}
+
 void tm_context_release(tm_context* context) {
   context_object* object = (context_object*)context;
   if (!object) {
     return;
   }
-  if (__atomic_load_n(&object->references, __ATOMIC_ACQUIRE) == 1 &&
-      __atomic_load_n(&object->thread, __ATOMIC_ACQUIRE)) {
-    TM_FATAL("a context is released while it is current on a thread");
+  if (__atomic_fetch_sub(&object->references, 1, __ATOMIC_ACQ_REL) != 1) {
+    return;
   }
-  if (__atomic_fetch_sub(&object->references, 1, __ATOMIC_ACQ_REL) == 1) {
-    context_report_leftovers(object, "a context is released");
-    context_release_captured(object->captured);
-    tm_bookkeeping_free(object);
+  if (__atomic_load_n(&object->thread, __ATOMIC_ACQUIRE)) {
+    refuse_to_destroy_current(object);
+    return;
   }
+  context_report_leftovers(object, "a context is released");
+  context_release_captured(object->captured);
+  tm_bookkeeping_free(object);
 }
 
 //===-- Lookup ------------------------------------------------------------===//

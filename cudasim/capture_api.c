@@ -114,16 +114,18 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t hStream,
   CALL(cudaStreamIsCapturing, get_status(frame.device, hStream, pCaptureStatus));
 }
 
+// NOLINTBEGIN(readability-non-const-parameter): clang-tidy misses writes through `info`
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t hStream,
-                                     const enum cudaStreamCaptureStatus* captureStatus_out,
-                                     const unsigned long long* id_out, cudaGraph_t* graph_out,
+                                     enum cudaStreamCaptureStatus* captureStatus_out,
+                                     unsigned long long* id_out, cudaGraph_t* graph_out,
                                      const cudaGraphNode_t** dependencies_out,
                                      const cudaGraphEdgeData** edgeData_out,
-                                     const size_t* numDependencies_out) {
+                                     size_t* numDependencies_out) {
   info out = {captureStatus_out, id_out,       graph_out,
               dependencies_out,  edgeData_out, numDependencies_out};
   CALL(cudaStreamGetCaptureInfo, get_info(frame.device, hStream, &out));
 }
+// NOLINTEND(readability-non-const-parameter)
 
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode) {
   PLAIN_CALL(cudaThreadExchangeStreamCaptureMode, exchange_mode(mode));

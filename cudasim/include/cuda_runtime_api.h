@@ -84,11 +84,11 @@ CUDASIM_EXPORT_ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_
 CUDASIM_EXPORT_ cudaError_t cudaStreamIsCapturing(cudaStream_t stream,
                                                   enum cudaStreamCaptureStatus* pCaptureStatus);
 CUDASIM_EXPORT_ cudaError_t cudaStreamGetCaptureInfo(
-    cudaStream_t stream, const enum cudaStreamCaptureStatus* captureStatus_out,
-    const unsigned long long* id_out CUDASIM_DEFAULT_(0), cudaGraph_t* graph_out CUDASIM_DEFAULT_(0),
+    cudaStream_t stream, enum cudaStreamCaptureStatus* captureStatus_out,
+    unsigned long long* id_out CUDASIM_DEFAULT_(0), cudaGraph_t* graph_out CUDASIM_DEFAULT_(0),
     const cudaGraphNode_t** dependencies_out CUDASIM_DEFAULT_(0),
     const cudaGraphEdgeData** edgeData_out CUDASIM_DEFAULT_(0),
-    const size_t* numDependencies_out CUDASIM_DEFAULT_(0));
+    size_t* numDependencies_out CUDASIM_DEFAULT_(0));
 // The calling thread's capture mode, first cudaStreamCaptureModeGlobal: `*mode` becomes it, and it
 // `*mode`.
 CUDASIM_EXPORT_ cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode);
