@@ -227,13 +227,19 @@ Test(hand_over, tokens_nest_and_each_shows_what_it_captured) {
   tm_context_release(second);
 }
 
+static void attach(tm_context* token) { TM_WITH_CONTEXT(token){}; }
+
+__attribute__((noinline)) static void expect_no_memory_for(tm_context* token) {
+  EXPECT_FATAL(attach(token), "a context attached more than once");
+}
+
 Test(hand_over, attaching_needs_memory_only_where_the_token_is_attached_already) {
   tm_context* token = tm_context_capture();
   tm_context* other = tm_context_capture();
   tm_bookkeeping_fail_nth(1);
   TM_WITH_CONTEXT(token)
   TM_WITH_CONTEXT(other) {
-    EXPECT_FATAL(TM_WITH_CONTEXT(token){}, "a context attached more than once");
+    expect_no_memory_for(token);
     cr_expect(eq(sz, tm_context_depth(), 0));
   }
   cr_expect(eq(sz, tm_context_depth(), 0));

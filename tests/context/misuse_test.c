@@ -13,6 +13,7 @@
 
 #include "tests/support/counting_allocator.h"
 #include "tests/support/expect_fatal.h"
+#include "tests/support/machine.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/stack.h"
 #include "tm/alloc/stream.h"
@@ -65,6 +66,7 @@ Test(misuse, destroying_an_allocator_that_an_outer_context_holds_is_caught) {
 }
 
 Test(misuse, destroying_a_stream_that_is_pushed_is_caught) {
+  machine_require_devices(1);
   tm_stream* stream = tm_stream_create(0, 0);
   const int line = __LINE__ + 1;
   TM_WITH_STREAM(stream) EXPECT_FATAL(tm_stream_release(stream), place_at(line));

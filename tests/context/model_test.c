@@ -147,20 +147,26 @@ typedef struct jump {
   int left;  // scopes to go down before it jumps
 } jump;
 
-// Opens scopes of every kind, and leaves them all at once.
-__attribute__((noinline)) static void open_and_jump(jump* to) {
-  if (to->left-- == 0) {
+__attribute__((noinline)) static void jump_back(jump* to) {
+  if (to->left < 0) {
     longjmp(to->back, 1);
   }
-  TM_SCOPE("jumped over");
-  TM_USE_ALLOCATOR(&fakes[TM_DEVICE][to->left % DEVICES]);
-  TM_USE_STREAM(streams[3]);
-  open_anywhere += 2;
-  if (to->left == 2 && token) {
-    open_anywhere++;
-    TM_WITH_CONTEXT(token) open_and_jump(to);
+}
+
+// Opens scopes of every kind, and leaves them all at once.
+__attribute__((noinline)) static void open_and_jump(jump* to) {
+  if (to->left-- > 0) {
+    TM_SCOPE("jumped over");
+    TM_USE_ALLOCATOR(&fakes[TM_DEVICE][to->left % DEVICES]);
+    TM_USE_STREAM(streams[3]);
+    open_anywhere += 2;
+    if (to->left == 2 && token) {
+      open_anywhere++;
+      TM_WITH_CONTEXT(token) open_and_jump(to);
+    }
+    open_and_jump(to);
   }
-  open_and_jump(to);
+  jump_back(to);
 }
 
 __attribute__((noinline)) static void jump_and_come_back(jump* to) {

@@ -5,23 +5,14 @@
 #define _GNU_SOURCE  // dl_iterate_phdr
 
 #include <link.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
+#include "tests/support/sanitizers.h"
 #include "tm/context/context.h"
 
 // Bytes: glibc's reserve is 1664, and the simulated device's own part stays out of a real program.
 enum { LIMIT = 1664 + 96 };
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static const bool is_sanitized = true;
-#elif defined(__has_feature)
-static const bool is_sanitized =
-    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-static const bool is_sanitized = false;
-#endif
 
 static size_t thread_locals;  // bytes
 
@@ -41,7 +32,7 @@ int main(void) {
   TM_WITH_CONTEXT(token) { (void)dl_iterate_phdr(look_at_the_program, NULL); }
   tm_context_release(token);
   printf("%zu bytes of thread-locals, of at most %d\n", thread_locals, LIMIT);
-  if (is_sanitized) {
+  if (UNDER_ASAN || UNDER_TSAN) {
     return 0;  // a sanitizer's are counted as well
   }
   return thread_locals > 0 && thread_locals <= LIMIT ? 0 : 1;

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -60,7 +61,7 @@ void make_globals() {
 }
 
 [[noreturn]] void while_another_thread_runs_on() {
-  static volatile bool entered;
+  static std::atomic<bool> entered;
   std::thread([] {
     const tmcore::context_guard guard{own};
     entered = true;

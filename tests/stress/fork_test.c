@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/sanitizers.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/device.h"
@@ -19,17 +20,6 @@
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
 #include "tm/check.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 enum { THREADS = 4, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
 
@@ -160,9 +150,12 @@ static bool has_devices(void) {
 }
 
 int main(void) {
-  if (SANITIZED || !has_devices()) {
-    printf("SKIPPED: %s\n", SANITIZED ? "the sanitizers hold locks of their own across a fork"
-                                      : "there is no device");
+  if (UNDER_ASAN || UNDER_TSAN) {
+    puts("SKIPPED: the sanitizers hold locks of their own across a fork");
+    return 0;
+  }
+  if (!has_devices()) {
+    puts("SKIPPED: there is no device");
     return 0;
   }
   for (int i = 0; i < FORKS; i++) {

@@ -11,15 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
+#include "tests/support/sanitizers.h"
 
-#ifdef UNDER_TSAN
+#if UNDER_TSAN
 // Criterion shares memory with the processes of its tests at an address that must be free in both,
 // and draws it with rand_r. TSan reserves most of the address space; these are the values whose
 // addresses lie in a part that it leaves alone.

@@ -77,7 +77,7 @@ class holder {
 };
 
 holder before_first_use;
-holder of_destructor_function;
+holder& of_destructor_function = *new holder;  // its destructor never runs
 holder of_early_handler;
 holder of_late_handler;
 thread_local holder of_thread;

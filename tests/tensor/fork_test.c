@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tests/support/machine.h"
+#include "tests/support/sanitizers.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
@@ -189,6 +190,7 @@ Test(fork, a_child_has_no_device_and_lets_go_of_all_it_inherited) {
 }
 
 Test(fork, a_child_of_a_process_that_used_no_device_has_its_own) {
+  if (UNDER_TSAN) machine_skip("ThreadSanitizer lets no forked child start threads");
   machine_configure(1, "256MiB");
   const pid_t child = fork();
   cr_assert(child >= 0);
