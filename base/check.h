@@ -274,8 +274,13 @@ template <typename T>
 inline auto tm_operand_of_(const T& v) -> decltype(tm_operand_pointer_(v.get())) {
   return tm_operand_pointer_(v.get());
 }
-// Behind a comma, NULL does not draw g++'s warning that it is passed as a number.
+// Behind a comma, NULL does not draw g++'s warning that it is passed as a number. (Clang has no
+// such warning, and its analyzer takes an lvalue behind a comma for a null one.)
+#ifdef __clang__
+#define TM_OPERAND_(x) tm_operand_of_((x))
+#else
 #define TM_OPERAND_(x) tm_operand_of_(((void)0, (x)))
+#endif
 
 // By value where it was a temporary, which must not be referred to; of a variable, a reference.
 template <typename T, typename Fail>

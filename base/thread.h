@@ -2,7 +2,8 @@
 //
 // They are the only thread-locals any public header touches. Initial-exec access costs one load
 // and works in a library loaded with dlopen, as long as all the thread-locals of that library
-// together fit the loader's reserve.
+// together fit the loader's reserve. Those of libcudart_static.a, a page of its own, do not: such
+// a library links libcudart.so.
 #ifndef TM_BASE_THREAD_H_
 #define TM_BASE_THREAD_H_
 

@@ -66,8 +66,9 @@ static void abandon_context(context_object* object) {
   tm_thread_.trace_top = NULL;  // a token's may be gone
 }
 
-// From here on no scope of this thread is closed: it ends, or has called exit() inside them. Nothing
-// stays current, so that whatever is destroyed next may be. The count stays, for the report.
+// From here on no scope of this thread is closed: it ends, or has called exit() inside them.
+// Nothing stays current, so that whatever is destroyed next may be. The count stays, for the
+// report.
 static void abandon_scopes(void* unused) {
   (void)unused;
   if (!tm_thread_.context) {

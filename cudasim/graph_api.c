@@ -98,7 +98,8 @@ static cudaError_t instantiate(cudaGraphExec_t* out, cudaGraph_t handle, unsigne
 static cudaError_t launch(device* current, cudaGraphExec_t handle, cudaStream_t in) {
   cudaError_t error;
   stream* s = sim_stream_for_work(current, in, &error);
-  if (s) error = sim_capture_refuse_stream(s);
+  if (!s) return error;
+  error = sim_capture_refuse_stream(s);
   if (error) return error;
   graph_exec* e = exec_of(handle);
   return e ? sim_graph_exec_launch(e, s) : cudaErrorInvalidValue;
@@ -108,7 +109,8 @@ static cudaError_t launch(device* current, cudaGraphExec_t handle, cudaStream_t 
 static cudaError_t upload(device* current, cudaGraphExec_t handle, cudaStream_t in) {
   cudaError_t error;
   const stream* s = sim_stream_of(current, in, &error);
-  if (s) error = sim_capture_refuse_stream(s);
+  if (!s) return error;
+  error = sim_capture_refuse_stream(s);
   if (error) return error;
   return exec_of(handle) ? s->device->broken : cudaErrorInvalidValue;
 }

@@ -1,5 +1,6 @@
 #include "cudasim/graph_exec.h"
 
+#include <assert.h>
 #include <stddef.h>
 
 #include "cudasim/device.h"
@@ -61,7 +62,7 @@ void sim_graph_exec_destroy(graph_exec* e) {
     stream* s = sim_handle_object(HANDLE_STREAM, e->lanes[l].handle);
     if (s) sim_stream_close(s);
   }
-  for (uint32_t i = 0; i < e->count; ++i) sim_node_release(e->steps[i].node);
+  for (uint32_t i = 0; e->steps && i < e->count; ++i) sim_node_release(e->steps[i].node);
   sim_bookkeeping_free(e->steps);
   sim_bookkeeping_free(e);
 }
@@ -155,12 +156,18 @@ static cudaError_t prepare(graph_exec* e, stream* s, supply* out) {
   return error ? error : make_waits(e, out);
 }
 
+static op* take_first(op** list) {
+  op* o = *list;
+  assert(o);  // prepare() made as many as a launch can need
+  *list = o->next;
+  o->next = NULL;
+  return o;
+}
+
 // Makes what comes next in `s` wait for `position` of `target`.
 static void wait_for(supply* from, stream* s, stream* target, uint64_t position) {
   if (s == target || stream_is_done(target, position)) return;
-  op* o = from->waits;
-  from->waits = o->next;
-  o->next = NULL;
+  op* o = take_first(&from->waits);
   o->wait.target = target;
   o->wait.position = position;
   sim_scheduler_queue(s, o);
@@ -173,10 +180,7 @@ static void queue_step(graph_exec* e, step* what, supply* from) {
     const step* other = &e->steps[before->nodes[i]];
     wait_for(from, s, e->lanes[other->lane].stream, other->position);
   }
-  op* o = from->work;
-  from->work = o->next;
-  o->next = NULL;
-  sim_scheduler_queue(s, o);
+  sim_scheduler_queue(s, take_first(&from->work));
   what->position = s->submitted;
 }
 

@@ -79,7 +79,7 @@ void pointers_compare_by_address() {
   int* pointer = &value;
   const std::unique_ptr<int> none;
   const auto shared = std::make_shared<int>(1);
-  const auto same = shared;
+  const auto& same = shared;
   TM_CHECK_EQ(pointer, &value);
   TM_CHECK_NE(pointer, nullptr);
   TM_CHECK_NE(pointer, NULL);

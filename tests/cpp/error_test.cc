@@ -52,7 +52,7 @@ void an_error_carries_its_record() {
   TM_CHECK(std::strcmp(e.file(), "layout.c") == 0);
   TM_CHECK_GT(e.line(), 0);
   TM_CHECK_EQ(e.restore(), TM_ERR_INVALID);  // for a C caller
-  TM_CHECK_EQ(std::strcmp(tm_last_error()->message, e.what()), 0);
+  TM_CHECK_STREQ(tm_last_error()->message, e.what());
   TM_CHECK_EQ(tm_last_error()->line, e.record().line);
 }
 

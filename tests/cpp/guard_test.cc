@@ -274,11 +274,11 @@ void handlers_are_asked_innermost_first() {
                                     }}};
   const tmcore::tensor x({2 << 20}, TM_U8, TM_CPU);
   TM_CHECK(x && !cache);
-  TM_CHECK_EQ(std::strcmp(order.c_str(), "inner evict "), 0);
+  TM_CHECK_STREQ(order.c_str(), "inner evict ");
   // Nothing is left to evict: every handler is asked, and the failure is an ordinary one.
   order.clear();
   TM_CHECK(!tmcore::tensor({3 << 20}, TM_U8, TM_CPU, std::nothrow));
-  TM_CHECK_EQ(std::strcmp(order.c_str(), "inner evict outer "), 0);
+  TM_CHECK_STREQ(order.c_str(), "inner evict outer ");
   TM_CHECK_EQ(tm_last_status(), TM_ERR_NO_MEMORY);
 }
 

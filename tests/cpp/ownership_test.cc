@@ -76,7 +76,7 @@ void a_stack_keeps_its_upstream() {
   }
   void* block = outer.allocate(1000);
   TM_CHECK_NE(block, nullptr);
-  TM_CHECK_EQ(std::strcmp(outer.name(), "stack"), 0);
+  TM_CHECK_STREQ(outer.name(), "stack");
   TM_CHECK_EQ(outer.stats().live_blocks, 1u);
   TM_CHECK_GE(outer.stack_high_water_mark(), 1000u);
   TM_CHECK_EQ(tm_stack_upstream(outer.stack_upstream()), upstream.get());

@@ -142,6 +142,16 @@ SIM_TEST(graph, pageable_memory_is_read_and_written_by_the_launch) {
   cr_expect(eq(int, target[1], 5));
 }
 
+static enum cudaGraphNodeType node_type(cudaGraph_t graph, int i) {
+  cudaGraphNode_t nodes[8];
+  size_t there = 8;
+  OK(cudaGraphGetNodes(graph, nodes, &there));
+  cr_assert(lt(sz, (size_t)i, there));
+  enum cudaGraphNodeType type;
+  OK(cudaGraphNodeGetType(nodes[i], &type));
+  return type;
+}
+
 SIM_TEST(graph, boxes_are_copied_and_filled) {
   cudaStream_t stream = new_stream(0);
   unsigned char* host = new_pinned_memory(1024);
@@ -160,14 +170,9 @@ SIM_TEST(graph, boxes_are_copied_and_filled) {
   cudaGraph_t graph = end(stream);
   cudaGraphExec_t exec;
   OK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaGraphNode_t nodes[5];
-  size_t nodes_there = 5;
-  OK(cudaGraphGetNodes(graph, nodes, &nodes_there));
-  cr_expect(eq(sz, nodes_there, 5));
   for (int i = 0; i < 5; ++i) {
-    enum cudaGraphNodeType type;
-    OK(cudaGraphNodeGetType(nodes[i], &type));
-    cr_expect(eq(int, type, i < 3 ? cudaGraphNodeTypeMemset : cudaGraphNodeTypeMemcpy));
+    cr_expect(
+        eq(int, node_type(graph, i), i < 3 ? cudaGraphNodeTypeMemset : cudaGraphNodeTypeMemcpy));
   }
   memset(host, 0, 1024);
   launch_and_wait(exec, stream);
@@ -259,8 +264,6 @@ SIM_TEST(graph, bad_arguments_are_refused) {
   cudaStream_t stream = new_stream(0);
   cudaGraph_t graph;
   cudaGraphExec_t exec;
-  enum cudaGraphNodeType type;
-  size_t nodes = 1;
   begin(stream);
   OK(cudaLaunchHostFunc(stream, nothing, NULL));
   graph = end(stream);
@@ -276,15 +279,22 @@ SIM_TEST(graph, bad_arguments_are_refused) {
   REFUSED(cudaGraphUpload(NULL, stream), cudaErrorInvalidValue);
   REFUSED(cudaGraphExecDestroy(NULL), cudaErrorInvalidValue);
   REFUSED(cudaGraphDestroy(NULL), cudaErrorInvalidValue);
+  OK(cudaStreamDestroy(stream));
+  REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidResourceHandle);
+  REFUSED(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal),
+          cudaErrorInvalidResourceHandle);
+}
+
+SIM_TEST(graph, bad_questions_are_refused) {
+  cudaGraph_t graph;
+  enum cudaGraphNodeType type;
+  size_t nodes = 1;
+  OK(cudaGraphCreate(&graph, 0));
   REFUSED(cudaGraphGetNodes(NULL, NULL, &nodes), cudaErrorInvalidValue);
   REFUSED(cudaGraphGetNodes(graph, NULL, NULL), cudaErrorInvalidValue);
   REFUSED(cudaGraphGetRootNodes(graph, NULL, NULL), cudaErrorInvalidValue);
   REFUSED(cudaGraphNodeGetType(NULL, &type), cudaErrorInvalidValue);
   REFUSED(cudaGraphNodeGetDependencies(NULL, NULL, NULL, &nodes), cudaErrorInvalidValue);
-  OK(cudaStreamDestroy(stream));
-  REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidResourceHandle);
-  REFUSED(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal),
-          cudaErrorInvalidResourceHandle);
 }
 
 //===-- Order ---------------------------------------------------------------------------------===//
@@ -305,16 +315,7 @@ static void capture_diamond(cudaStream_t stream, cudaStream_t fork, unsigned cha
   OK(cudaMemcpyAsync(host + BYTES, p + BYTES, 2 * BYTES, cudaMemcpyDeviceToHost, stream));
 }
 
-SIM_TEST(graph, forks_and_joins) {
-  cudaStream_t stream = new_stream(cudaStreamNonBlocking);
-  cudaStream_t fork = new_stream(cudaStreamDefault);
-  unsigned char* host = new_pinned_memory(3 * BYTES);
-  void* p = new_device_memory(3 * BYTES);
-  addition sums[2];
-  capture_diamond(stream, fork, host, p, sums);
-  EXPECT_STATUS(fork, Active);
-  cudaGraph_t graph = end(stream);
-  EXPECT_STATUS(fork, None);
+static void expect_diamond(cudaGraph_t graph) {
   size_t roots = 9;
   OK(cudaGraphGetRootNodes(graph, NULL, &roots));
   cr_expect(eq(sz, roots, 1));
@@ -335,6 +336,19 @@ SIM_TEST(graph, forks_and_joins) {
   cr_expect(eq(ptr, before[0], nodes[1]));
   cr_expect(eq(ptr, before[1], nodes[3]));
   cr_expect(eq(ptr, before[2], NULL));
+}
+
+SIM_TEST(graph, forks_and_joins) {
+  cudaStream_t stream = new_stream(cudaStreamNonBlocking);
+  cudaStream_t fork = new_stream(cudaStreamDefault);
+  unsigned char* host = new_pinned_memory(3 * BYTES);
+  void* p = new_device_memory(3 * BYTES);
+  addition sums[2];
+  capture_diamond(stream, fork, host, p, sums);
+  EXPECT_STATUS(fork, Active);
+  cudaGraph_t graph = end(stream);
+  EXPECT_STATUS(fork, None);
+  expect_diamond(graph);
   cudaGraphExec_t exec;
   OK(cudaGraphInstantiate(&exec, graph, 0));
   for (int i = 0; i < 200; ++i) {
@@ -499,10 +513,8 @@ SIM_TEST(graph, random_ones_give_what_their_captures_say) {
 
 //===-- What is asked of a capture ------------------------------------------------------------===//
 
-SIM_TEST(capture, can_be_asked_about) {
+SIM_TEST(capture, there_is_none_to_ask_about) {
   cudaStream_t stream = new_stream(cudaStreamNonBlocking);
-  cudaStream_t fork = new_stream(cudaStreamNonBlocking);
-  void* p = new_device_memory(BYTES);
   enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusActive;
   unsigned long long id = 7;
   size_t tips = 7;
@@ -511,37 +523,59 @@ SIM_TEST(capture, can_be_asked_about) {
   cr_expect(eq(ullong, id, 7));
   cr_expect(eq(sz, tips, 7));
   REFUSED(cudaStreamIsCapturing(stream, NULL), cudaErrorInvalidValue);
+}
+
+static unsigned long long id_of(cudaStream_t stream) {
+  enum cudaStreamCaptureStatus status;
+  unsigned long long id;
+  OK(cudaStreamGetCaptureInfo(stream, &status, &id, NULL, NULL, NULL, NULL));
+  cr_assert(eq(int, status, cudaStreamCaptureStatusActive));
+  return id;
+}
+
+SIM_TEST(capture, each_has_an_id) {
+  cudaStream_t stream = new_stream(cudaStreamNonBlocking);
+  cudaStream_t fork = new_stream(cudaStreamNonBlocking);
+  begin(stream);
+  unsigned long long id = id_of(stream);
+  OK(cudaLaunchHostFunc(stream, nothing, NULL));
+  follow(fork, stream);
+  cr_expect(eq(ullong, id_of(fork), id));
+  follow(stream, fork);
+  cr_expect(eq(ullong, id_of(stream), id));
+  end(stream);
+  begin(stream);
+  cr_expect(ne(ullong, id_of(stream), id));
+  cr_expect(eq(sz, node_count(end(stream)), 0));
+}
+
+SIM_TEST(capture, tells_its_graph_and_tips) {
+  cudaStream_t stream = new_stream(cudaStreamNonBlocking);
+  cudaStream_t fork = new_stream(cudaStreamNonBlocking);
+  enum cudaStreamCaptureStatus status;
+  size_t tips = 7;
   begin(stream);
   cudaGraph_t graph;
   const cudaGraphNode_t* nodes = (const cudaGraphNode_t*)&graph;
   const cudaGraphEdgeData* edges = (const cudaGraphEdgeData*)&graph;
-  OK(cudaStreamGetCaptureInfo(stream, &status, &id, &graph, &nodes, &edges, &tips));
-  cr_expect(eq(int, status, cudaStreamCaptureStatusActive));
+  OK(cudaStreamGetCaptureInfo(stream, &status, NULL, &graph, &nodes, &edges, &tips));
   cr_expect(eq(sz, tips, 0));
   cr_expect(eq(ptr, (void*)nodes, NULL));
   cr_expect(eq(ptr, (void*)edges, NULL));
-  OK(cudaMemsetAsync(p, 1, 1, stream));
+  OK(cudaLaunchHostFunc(stream, nothing, NULL));
   follow(fork, stream);
-  OK(cudaMemsetAsync(p, 1, 1, fork));
+  OK(cudaLaunchHostFunc(fork, nothing, NULL));
   follow(stream, fork);
   follow(stream, fork);
-  unsigned long long same;
-  OK(cudaStreamGetCaptureInfo(stream, &status, &same, NULL, &nodes, NULL, &tips));
-  cr_expect(eq(ullong, same, id));
-  cr_expect(eq(sz, tips, 2));
+  OK(cudaStreamGetCaptureInfo(stream, &status, NULL, NULL, &nodes, NULL, &tips));
+  cr_assert(eq(sz, tips, 2));
   cudaGraphNode_t all[2];
   size_t there = 2;
   OK(cudaGraphGetNodes(graph, all, &there));
   cr_expect(eq(ptr, nodes[0], all[0]));
   cr_expect(eq(ptr, nodes[1], all[1]));
-  OK(cudaStreamGetCaptureInfo(fork, &status, &same, NULL, NULL, NULL, &tips));
-  cr_expect(eq(ullong, same, id));
   REFUSED(cudaGraphDestroy(graph), cudaErrorInvalidValue);
   cr_expect(eq(ptr, end(stream), graph));
-  begin(stream);
-  OK(cudaStreamGetCaptureInfo(stream, &status, &same, NULL, NULL, NULL, NULL));
-  cr_expect(ne(ullong, same, id));
-  cr_expect(eq(sz, node_count(end(stream)), 0));
 }
 
 SIM_TEST(capture, the_mode_of_a_thread_is_exchanged) {
@@ -948,6 +982,17 @@ SIM_TEST(capture, an_invalid_one_only_ends) {
   REFUSED(cudaEventQuery(inside), cudaErrorInvalidValue);
   REFUSED(cudaStreamSynchronize(captured), cudaErrorStreamCaptureUnsupported);
   REFUSED(cudaStreamBeginCapture(captured, cudaStreamCaptureModeGlobal), cudaErrorIllegalState);
+  expect_end(captured, cudaErrorStreamCaptureInvalidated);
+  OK(cudaMemsetAsync(memory, 0, 8, other));
+  OK(cudaStreamSynchronize(other));
+  OK(cudaMalloc(&p_out, 64));
+}
+
+SIM_TEST(capture, an_invalid_one_can_be_asked_about) {
+  make_cast(cudaStreamNonBlocking);
+  begin_captured(cudaStreamCaptureModeGlobal);
+  OK(cudaStreamWaitEvent(other, inside, 0));
+  REFUSED(cudaStreamSynchronize(captured), cudaErrorStreamCaptureUnsupported);
   enum cudaStreamCaptureStatus status;
   unsigned long long id = 77;
   OK(cudaStreamGetCaptureInfo(captured, &status, &id, NULL, NULL, NULL, NULL));
@@ -956,9 +1001,6 @@ SIM_TEST(capture, an_invalid_one_only_ends) {
   cudaGraph_t graph;
   REFUSED(cudaStreamEndCapture(other, &graph), cudaErrorStreamCaptureUnmatched);
   expect_end(captured, cudaErrorStreamCaptureInvalidated);
-  OK(cudaMemsetAsync(memory, 0, 8, other));
-  OK(cudaStreamSynchronize(other));
-  OK(cudaMalloc(&p_out, 64));
 }
 
 SIM_TEST(capture, its_events_mean_nothing_afterwards) {
@@ -1034,20 +1076,20 @@ SIM_TEST(capture, streams_work_again_afterwards) {
 
 //===-- Failures ------------------------------------------------------------------------------===//
 
-SIM_TEST(graph, every_call_fails_on_demand) {
+static void fail_next(const char* const* names) {
+  for (; *names; ++names) OK(cudasim_fail(*names, 1, 1, cudaErrorUnknown));
+}
+
+SIM_TEST(graph, making_one_fails_on_demand) {
   cudaStream_t stream = new_stream(0);
   cudaGraph_t graph = NULL;
-  cudaGraphExec_t exec = NULL;
   cudaGraphNode_t node;
   enum cudaGraphNodeType type;
   size_t one = 1;
-  enum { CALLS = 11 };
-  const char* const names[CALLS] = {
-      "cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphGetNodes",
-      "cudaGraphGetRootNodes",  "cudaGraphNodeGetType", "cudaGraphNodeGetDependencies",
-      "cudaGraphInstantiate",   "cudaGraphUpload",      "cudaGraphLaunch",
-      "cudaGraphExecDestroy",   "cudaGraphDestroy"};
-  for (int i = 0; i < CALLS; ++i) OK(cudasim_fail(names[i], 1, 1, cudaErrorUnknown));
+  fail_next((const char* const[]){"cudaStreamBeginCapture", "cudaStreamEndCapture",
+                                  "cudaGraphGetNodes", "cudaGraphGetRootNodes",
+                                  "cudaGraphNodeGetType", "cudaGraphNodeGetDependencies",
+                                  "cudaGraphCreate", NULL});
   REFUSED(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaErrorUnknown);
   begin(stream);
   OK(cudaLaunchHostFunc(stream, nothing, NULL));
@@ -1058,6 +1100,17 @@ SIM_TEST(graph, every_call_fails_on_demand) {
   REFUSED(cudaGraphGetRootNodes(graph, &node, &one), cudaErrorUnknown);
   REFUSED(cudaGraphNodeGetType(node, &type), cudaErrorUnknown);
   REFUSED(cudaGraphNodeGetDependencies(node, NULL, NULL, &one), cudaErrorUnknown);
+  REFUSED(cudaGraphCreate(&graph, 0), cudaErrorUnknown);
+}
+
+SIM_TEST(graph, using_one_fails_on_demand) {
+  cudaStream_t stream = new_stream(0);
+  cudaGraphExec_t exec = NULL;
+  begin(stream);
+  OK(cudaLaunchHostFunc(stream, nothing, NULL));
+  cudaGraph_t graph = end(stream);
+  fail_next((const char* const[]){"cudaGraphInstantiate", "cudaGraphUpload", "cudaGraphLaunch",
+                                  "cudaGraphExecDestroy", "cudaGraphDestroy", NULL});
   REFUSED(cudaGraphInstantiate(&exec, graph, 0), cudaErrorUnknown);
   OK(cudaGraphInstantiate(&exec, graph, 0));
   REFUSED(cudaGraphUpload(exec, stream), cudaErrorUnknown);
@@ -1067,8 +1120,6 @@ SIM_TEST(graph, every_call_fails_on_demand) {
   OK(cudaGraphExecDestroy(exec));
   REFUSED(cudaGraphDestroy(graph), cudaErrorUnknown);
   OK(cudaGraphDestroy(graph));
-  OK(cudasim_fail("cudaGraphCreate", 1, 1, cudaErrorUnknown));
-  REFUSED(cudaGraphCreate(&graph, 0), cudaErrorUnknown);
 }
 
 SIM_TEST(graph, a_broken_device_launches_nothing) {
@@ -1085,8 +1136,8 @@ SIM_TEST(graph, a_broken_device_launches_nothing) {
 // The host's memory, which the linker sends here (--wrap=calloc).
 static long allocations_left = -1;  // -1: any number
 
-void* __real_calloc(size_t count, size_t size);  // NOLINT(bugprone-reserved-identifier)
-void* __wrap_calloc(size_t count, size_t size);  // NOLINT(bugprone-reserved-identifier)
+void* __real_calloc(size_t items, size_t size);  // NOLINT(bugprone-reserved-identifier)
+void* __wrap_calloc(size_t items, size_t size);  // NOLINT(bugprone-reserved-identifier)
 void* __wrap_calloc(size_t items, size_t size) {
   if (allocations_left == 0) {
     errno = ENOMEM;

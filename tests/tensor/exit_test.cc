@@ -77,7 +77,7 @@ class holder {
 };
 
 holder before_first_use;
-holder& of_destructor_function = *new holder;  // its destructor never runs
+holder* of_destructor_function;  // its destructor never runs
 holder of_early_handler;
 holder of_late_handler;
 thread_local holder of_thread;
@@ -104,7 +104,7 @@ void late_handler() {
 
 __attribute__((destructor)) void at_the_very_end() {
   if (has_devices) expect_exiting();
-  of_destructor_function.let_go();
+  if (of_destructor_function) of_destructor_function->let_go();
 }
 
 bool thread_is_busy;
@@ -147,8 +147,9 @@ int main() {
   has_devices = true;
   if (atexit(late_handler) != 0) return 1;
   static holder after_first_use;
-  holder* const all[] = {&before_first_use, &of_destructor_function, &of_early_handler,
-                         &of_late_handler,  &after_first_use,        &of_thread};
+  of_destructor_function = new holder;
+  holder* const all[] = {&before_first_use, of_destructor_function, &of_early_handler,
+                         &of_late_handler,  &after_first_use,       &of_thread};
   for (holder* one : all) one->take();
   start_threads();
   printf("main has returned\n");
