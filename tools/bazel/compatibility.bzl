@@ -18,3 +18,9 @@ NEEDS_CUDA = select({
     "//tools/bazel:with_cuda": [] if TOOLKIT.found else _NEVER,
     "//conditions:default": _NEVER,
 })
+
+# Prints what a program does on the simulated device.
+NEEDS_CUDASIM = select({
+    "//tools/bazel:with_cuda": _NEVER,
+    "//conditions:default": [],
+})
