@@ -187,6 +187,7 @@ Test(verify, finds_a_planted_premature_reuse_across_streams, .init = small_devic
     TM_WITH_STREAM(first) {
       tm_auto_tensor x = make_bytes(100000);
       cr_assert(tm_ok(&x));
+      cr_assert(eq(int, tm_stream_sync(first), TM_OK));  // x has its stamps before y gets its own
       gate_close(&held, first);
     }
     TM_WITH_STREAM(second) {
