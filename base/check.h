@@ -62,8 +62,8 @@
 // TM_CHECK_NOTNULL(pointer)
 // TM_CHECK_NOTNULL(pointer, "format", ...)
 // An expression with the pointer's value and type. In C++ also for smart pointers: a temporary is
-// moved on, of a variable it is a reference. Without a message C++ may use it outside functions
-// too. (Defined below, for each language.)
+// moved on, of a variable it is a reference; a message has at most 7 values after its format there.
+// Without one C++ may use it outside functions too. (Defined below, for each language.)
 
 //===-- What the macros use -----------------------------------------------===//
 
@@ -302,19 +302,19 @@ class tm_null_place_ {
   const char* expression_;
 };
 
-// A lambda that captures cannot stand outside a function, so there is none without a message.
-#define TM_CHECK_NOTNULL(...)                                                                   \
-  TM_NOT_NULL_PICK_(__VA_ARGS__, TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_,       \
+// A lambda that captures cannot stand outside a function, so there is none without a message. The
+// text is taken here, before macros in the pointer are expanded.
+#define TM_CHECK_NOTNULL(pointer, ...)                                                          \
+  TM_NOT_NULL_PICK_(pointer, ##__VA_ARGS__, TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_,               \
                     TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_, \
-                    TM_NOT_NULL_SAYS_, TM_NOT_NULL_PLAIN_, )                                    \
-  (__VA_ARGS__)
+                    TM_NOT_NULL_SAYS_, TM_NOT_NULL_SAYS_, TM_NOT_NULL_PLAIN_, )                 \
+  (pointer, #pointer "\0NULL", __VA_ARGS__)
 #define TM_NOT_NULL_PICK_(a, b, c, d, e, f, g, h, i, pick, ...) pick
-#define TM_NOT_NULL_PLAIN_(pointer) \
-  tm_not_null_((pointer), tm_null_place_(__FILE__, __LINE__, #pointer "\0NULL"))
-#define TM_NOT_NULL_SAYS_(pointer, ...)                                              \
-  tm_not_null_((pointer), [&] {                                                      \
-    tm_check_failed_(__FILE__, __LINE__, #pointer "\0NULL", TM_NE, nullptr, nullptr, \
-                     " " __VA_ARGS__);                                               \
+#define TM_NOT_NULL_PLAIN_(pointer, text, ...) \
+  tm_not_null_((pointer), tm_null_place_(__FILE__, __LINE__, (text)))
+#define TM_NOT_NULL_SAYS_(pointer, text, ...)                                               \
+  tm_not_null_((pointer), [&] {                                                             \
+    tm_check_failed_(__FILE__, __LINE__, (text), TM_NE, nullptr, nullptr, " " __VA_ARGS__); \
   })
 
 #else

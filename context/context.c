@@ -17,6 +17,7 @@
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/host.h"
 #include "tm/base/fatal.h"
+#include "tm/base/source_path.h"
 #include "tm/base/thread_exit.h"
 #include "tm/log.h"
 
@@ -193,7 +194,7 @@ void tm_frame_stale_(tm_frame* frame) {
   TM_FATAL(
       "a scope is opened at %s:%d above one whose function was left without closing it "
       "(longjmp without tm_context_restore?); %zu were open",
-      frame->file, frame->line, tm_thread_.context->depth);
+      tm_source_path_(frame->file), frame->line, tm_thread_.context->depth);
 }
 
 bool context_read_entry(const tm_frame* entry, tm_frame* out) {
@@ -219,9 +220,9 @@ void tm_frame_mismatch_(const tm_frame* frame) {
     return;
   }
   const tm_context* context = tm_thread_.context;
+  const char* place = tm_source_path_(frame->file);
   if (!context || !context->top) {
-    TM_FATAL("the scope of %s:%d is closed on a thread that has no scope open", frame->file,
-             frame->line);
+    TM_FATAL("the scope of %s:%d is closed on a thread that has no scope open", place, frame->line);
   }
   tm_frame top;
   char file[256];
@@ -229,10 +230,10 @@ void tm_frame_mismatch_(const tm_frame* frame) {
     TM_FATAL(
         "the scope of %s:%d is closed, but the innermost of the %zu open ones is another, whose "
         "function was left without closing it",
-        frame->file, frame->line, context->depth);
+        place, frame->line, context->depth);
   }
   TM_FATAL("the scope of %s:%d is closed, but the innermost of the %zu open ones is that of %s:%d",
-           frame->file, frame->line, context->depth, file, top.line);
+           place, frame->line, context->depth, tm_source_path_(file), top.line);
 }
 
 // Finds the innermost entry of `context` that made `object` current, and copies it.
@@ -263,8 +264,8 @@ static void refuse_to_destroy_pushed(const void* object, const char* what) {
     tm_frame entry;
     char file[256];
     if (find_entry(context, object, &entry) && read_file(&entry, file, sizeof file)) {
-      TM_FATAL("a %s is destroyed that the scope of %s:%d has made current", what, file,
-               entry.line);
+      TM_FATAL("a %s is destroyed that the scope of %s:%d has made current", what,
+               tm_source_path_(file), entry.line);
     }
     if (is_in_a_slot(context, object)) {
       TM_FATAL("a %s is destroyed that is current, by a scope that was left without closing it",
@@ -351,15 +352,15 @@ int tm_frame_open_context_(tm_frame* frame, tm_context* context, void* unused, c
   context_object* object = context_to_enter((context_object*)context);
   if (!object) {
     unopen_context(frame);
-    TM_FATAL("the context made current at %s:%d: %s", frame->file, frame->line,
+    TM_FATAL("the context made current at %s:%d: %s", tm_source_path_(file), line,
              tm_last_error()->message);
   }
   const tm_thread* other = NULL;
   if (!__atomic_compare_exchange_n(&object->thread, &other, &tm_thread_, false, __ATOMIC_ACQUIRE,
                                    __ATOMIC_RELAXED)) {
     unopen_context(frame);
-    TM_FATAL("the context made current at %s:%d is already current on %s thread", frame->file,
-             frame->line, other == &tm_thread_ ? "this" : "another");
+    TM_FATAL("the context made current at %s:%d is already current on %s thread",
+             tm_source_path_(file), line, other == &tm_thread_ ? "this" : "another");
   }
   context_take_arenas(object);
   frame->value = object;

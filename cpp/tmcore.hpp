@@ -884,8 +884,10 @@ oom_entry<Function> entry_for(oom_handler<Function>&&);
 template <class... Entries>
 class context_guard : private detail::entries<std::index_sequence_for<Entries...>, Entries...> {
  public:
-  explicit context_guard(typename Entries::argument... arguments,
-                         const char* file = __builtin_FILE(), int line = __builtin_LINE())
+  // One without a name would close at once: it draws a warning. (g++ looks for it here only.)
+  [[nodiscard]] explicit context_guard(typename Entries::argument... arguments,
+                                       const char* file = __builtin_FILE(),
+                                       int line = __builtin_LINE())
       // Opening a frame sets what closing it reads.
       // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject)
       : context_guard::entries(std::move(arguments)..., file, line) {}
@@ -936,7 +938,7 @@ inline bool has_dtype(uint8_t dtype, tm_dtype wanted, const char* what) {
 template <class T>
 struct element {
   static_assert(!std::is_const<T>::value && !std::is_volatile<T>::value,
-                "elements are not const: a const object lends const pointers to them");
+                "elements are not const: point to them as const where they are only read");
   static_assert(dtype_of<T>::value != TM_DTYPE_NULL,
                 "no tm_dtype stands for this type: specialize tmcore::dtype_of for it");
   static constexpr tm_dtype dtype = dtype_of<T>::value;

@@ -296,7 +296,23 @@ Test(stream, a_disowned_stream_is_let_go_of) {
 
 //===-- Order -------------------------------------------------------------------===//
 
-Test(stream, host_functions_run_in_order) {
+// Multiplies and adds, so that the sum tells the order.
+static void append_1(void* user) { *(int*)user = *(int*)user * 10 + 1; }
+static void append_2(void* user) { *(int*)user = *(int*)user * 10 + 2; }
+static void append_3(void* user) { *(int*)user = *(int*)user * 10 + 3; }
+
+Test(stream, host_functions_run_in_the_order_they_were_queued_in) {
+  setup(1);
+  tm_auto_stream stream = create(0);
+  int order = 0;
+  cr_assert(eq(int, tm_stream_call_host(stream, append_3, &order), TM_OK));
+  cr_assert(eq(int, tm_stream_call_host(stream, append_1, &order), TM_OK));
+  cr_assert(eq(int, tm_stream_call_host(stream, append_2, &order), TM_OK));
+  cr_assert(eq(int, tm_stream_sync(stream), TM_OK));
+  cr_expect(eq(int, order, 312));
+}
+
+Test(stream, a_host_function_runs_after_what_was_queued_before_it) {
   setup(1);
   tm_auto_stream stream = create(0);
   int ran = 0;

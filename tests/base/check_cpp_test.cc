@@ -148,6 +148,11 @@ void notnull_gives_back_what_it_checked() {
   EXPECT_SAYS((void)TM_CHECK_NOTNULL(std::unique_ptr<int>()), "std::unique_ptr<int>() != NULL");
   pointer = nullptr;
   EXPECT_SAYS((void)TM_CHECK_NOTNULL(pointer, "head %d", 2), "pointer != NULL: head 2");
+#define EXPANDED pointer
+  EXPECT_SAYS((void)TM_CHECK_NOTNULL(EXPANDED), "EXPANDED != NULL");  // as it is written
+  EXPECT_SAYS((void)TM_CHECK_NOTNULL(EXPANDED, "%d%d%d%d%d%d%d", 1, 2, 3, 4, 5, 6, 7),
+              "EXPANDED != NULL: 1234567");
+#undef EXPANDED
 }
 
 void is_one_statement_after_if_without_braces() {

@@ -246,21 +246,35 @@ Test(context, guard_destroyed_out_of_order_is_caught_with_both_places) {
   tm_pop(&outer);
 }
 
-Test(context, guard_copied_is_caught) {
+// Both places are in the message that was caught last: of what is closed, and of what is open.
+static void expect_places(int closed, int open) {
+  char words[128];
+  snprintf(words, sizeof words, "the scope of context_test.c:%d is closed", closed);
+  cr_expect(strstr(expect_fatal_message, words) != NULL, "%s", expect_fatal_message);
+  snprintf(words, sizeof words, "is that of context_test.c:%d", open);
+  cr_expect(strstr(expect_fatal_message, words) != NULL, "%s", expect_fatal_message);
+}
+
+Test(context, guard_copied_is_caught_with_its_place) {
+  const int line = __LINE__ + 2;
   tm_frame frame;
   tm_push_allocator(&frame, fake(TM_DEVICE, 0));
   tm_frame copy = frame;
-  EXPECT_FATAL(tm_pop(&copy), "is closed, but the innermost of the 1 open ones is that of");
+  EXPECT_FATAL(tm_pop(&copy), "the innermost of the 1 open ones");
+  expect_places(line, line);
   tm_pop(&frame);
 }
 
-Test(context, guard_closed_twice_is_caught) {
+Test(context, guard_closed_twice_is_caught_with_both_places) {
   tm_frame outer;
   tm_frame inner;
+  const int line = __LINE__ + 1;
   tm_push_allocator(&outer, fake(TM_DEVICE, 0));
   tm_push_stream(&inner, stream_at(1));
   tm_pop(&inner);
-  EXPECT_FATAL(tm_pop(&inner), "is closed, but the innermost of the 1 open ones is that of");
+  EXPECT_FATAL(tm_pop(&inner), "the innermost of the 1 open ones");
+  expect_places(line + 1, line);
+  EXPECT_CURRENT(TM_DEVICE, &fakes[TM_DEVICE][0]);  // nothing was popped
   tm_pop(&outer);
 }
 
@@ -571,4 +585,55 @@ Test(context, handlers_are_asked_a_bounded_number_of_times) {
   cr_expect(storage == NULL);
   cr_expect(eq(int, liar.calls, TM_OOM_MAX_RETRIES));
   cr_expect(strstr(tm_last_error()->message, "4096 bytes") != NULL);
+}
+
+// What a handler has seen, and the allocation from elsewhere that it made meanwhile.
+typedef struct witness {
+  tm_oom_request seen;
+  int calls;
+  bool asks_elsewhere;
+  tm_status elsewhere;
+} witness;
+
+static bool testify(const tm_oom_request* request, void* user) {
+  witness* self = user;
+  self->seen = *request;
+  self->calls++;
+  if (self->asks_elsewhere) {
+    tm_storage* storage = NULL;
+    self->elsewhere = tm_context_alloc(NULL, tm_device_make(TM_CPU_PINNED, 0), 512, &storage);
+  }
+  return false;
+}
+
+static void expect_seen(const witness* w, int calls, tm_device_type type, size_t size,
+                        int attempt) {
+  cr_expect(eq(int, w->calls, calls));
+  cr_expect(eq(int, w->seen.device.type, (int)type));
+  cr_expect(eq(sz, w->seen.size, size));
+  cr_expect(eq(int, w->seen.attempt, attempt));
+}
+
+Test(context, a_handler_that_allocates_elsewhere_has_only_those_outside_it_asked) {
+  counting_allocator host;
+  counting_allocator pinned;
+  counting_allocator_init(&host);
+  counting_allocator_init(&pinned);
+  tm_allocator_init_(&pinned.base, host.base.vtable, tm_device_make(TM_CPU_PINNED, 0), NULL);
+  host.budget = pinned.budget = 0;
+  witness outer = {.calls = 0};
+  witness middle = {.asks_elsewhere = true};
+  witness inner = {.calls = 0};
+  tm_storage* storage = NULL;
+  TM_WITH_ALLOCATOR(&host.base)
+  TM_WITH_ALLOCATOR(&pinned.base)
+  TM_WITH_OOM_HANDLER(testify, &outer)
+  TM_WITH_OOM_HANDLER(testify, &middle)
+  TM_WITH_OOM_HANDLER(testify, &inner) {
+    cr_expect(eq(int, allocate_4096(&storage), TM_ERR_NO_MEMORY));
+  }
+  expect_seen(&inner, 1, TM_CPU, 4096, 1);
+  expect_seen(&middle, 1, TM_CPU, 4096, 2);
+  cr_expect(eq(int, middle.elsewhere, TM_ERR_NO_MEMORY));
+  expect_seen(&outer, 2, TM_CPU, 4096, 3);  // first for the pinned memory, then for the host's
 }
