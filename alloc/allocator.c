@@ -90,6 +90,12 @@ typedef struct parked_block {
 
 static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
 static parked_block* places;  // as many as there are live blocks that may need one
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+// A forked child must not find the lock held by a thread that it does not have.
+static void lock_places(void) { (void)pthread_mutex_lock(&places_lock); }
+static void unlock_places(void) { (void)pthread_mutex_unlock(&places_lock); }
+static void watch_forks(void) { (void)pthread_atfork(lock_places, unlock_places, unlock_places); }
 
 static bool may_be_parked(const tm_allocator* allocator, const tm_stream* stream) {
   return allocator->puts_off_frees || crosses_streams(allocator, stream);
@@ -100,18 +106,19 @@ static tm_status make_place(void) {
   if (!place) {
     return tm_last_status();
   }
-  pthread_mutex_lock(&places_lock);
+  (void)pthread_once(&fork_once, watch_forks);
+  lock_places();
   place->next = places;
   places = place;
-  pthread_mutex_unlock(&places_lock);
+  unlock_places();
   return TM_OK;
 }
 
 static parked_block* take_place(void) {
-  pthread_mutex_lock(&places_lock);
+  lock_places();
   parked_block* place = places;
   places = place ? place->next : NULL;
-  pthread_mutex_unlock(&places_lock);
+  unlock_places();
   return place;
 }
 

@@ -33,11 +33,16 @@ static void (*fatal_observer)(const char* message);  // with __atomic
 // A child must not inherit the lock from a thread that it does not have.
 static void lock_hook(void) { pthread_mutex_lock(&hook_lock); }
 static void unlock_hook(void) { pthread_mutex_unlock(&hook_lock); }
-static void watch_forks(void) { (void)pthread_atfork(lock_hook, unlock_hook, unlock_hook); }
+static void register_fork_handlers(void) {
+  (void)pthread_atfork(lock_hook, unlock_hook, unlock_hook);
+}
+static void watch_forks(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  (void)pthread_once(&once, register_fork_handlers);
+}
 
 tm_fatal_hook tm_set_fatal_handler(tm_fatal_handler handler, void* user) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  (void)pthread_once(&once, watch_forks);
+  watch_forks();
   lock_hook();
   const tm_fatal_hook before = hook;
   hook.handler = handler;
@@ -47,6 +52,7 @@ tm_fatal_hook tm_set_fatal_handler(tm_fatal_handler handler, void* user) {
 }
 
 void tm_observe_fatal_(void (*observer)(const char* message)) {
+  watch_forks();
   __atomic_store_n(&fatal_observer, observer, __ATOMIC_RELEASE);
 }
 

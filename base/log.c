@@ -288,9 +288,11 @@ static void give_fatal_to_sink(const char* message) {
   }
 }
 
+// What is registered last locks first: a sink may take the lock of the fatal handler, which a fork
+// that waits for the sink must not hold yet.
 static void prepare_sinks(void) {
-  (void)pthread_atfork(before_fork, after_fork, after_fork);
   tm_observe_fatal_(give_fatal_to_sink);
+  (void)pthread_atfork(before_fork, after_fork, after_fork);
 }
 
 void tm_set_log_sink(tm_log_sink new_sink, void* user) {

@@ -23,8 +23,9 @@
 
 static __thread context_object first_context;
 static tm_thread_exit at_exit;
-static bool watches_exit;  // atomic
-static bool is_exiting;    // atomic
+static bool watches_exit;               // atomic
+static bool is_exiting;                 // atomic
+static __thread bool thread_is_ending;  // or has called exit()
 
 //===-- Lifetime ----------------------------------------------------------===//
 
@@ -72,6 +73,7 @@ static void abandon_context(context_object* object) {
 // report.
 static void abandon_scopes(void* unused) {
   (void)unused;
+  thread_is_ending = true;
   if (!tm_thread_.context) {
     return;
   }
@@ -131,10 +133,11 @@ tm_context* tm_context_retain(tm_context* context) {
   return context;
 }
 
-// A global may be destroyed by exit() while other threads run on: then it stays.
+// A global may be destroyed by exit() while other threads run on: then it stays. Globals that were
+// made after the first scope are destroyed before note_exit runs.
 static void refuse_to_destroy_current(context_object* object) {
   __atomic_store_n(&object->references, 1, __ATOMIC_RELAXED);
-  if (!__atomic_load_n(&is_exiting, __ATOMIC_RELAXED)) {
+  if (!thread_is_ending && !__atomic_load_n(&is_exiting, __ATOMIC_RELAXED)) {
     TM_FATAL("a context is released while it is current on a thread");
   }
 }
@@ -215,8 +218,18 @@ static bool read_file(const tm_frame* entry, char* file, size_t size) {
   return whole && length > 0;
 }
 
+// Whether a scope is closed that abandon_scopes has left: its entry is in a global, or a destructor
+// of the thread pops it. It is counted off.
+static bool close_abandoned(void) {
+  tm_context* first = &first_context.hot;
+  const bool found =
+      !first->top && first->depth > 0 && (!tm_thread_.context || tm_thread_.context == first);
+  first->depth -= found;
+  return found;
+}
+
 void tm_frame_mismatch_(const tm_frame* frame) {
-  if (frame->slots == unlinked) {
+  if (frame->slots == unlinked || close_abandoned()) {
     return;
   }
   const tm_context* context = tm_thread_.context;

@@ -37,8 +37,10 @@ typedef struct tm_context tm_context;
 //===-- Scopes ------------------------------------------------------------===//
 
 // Makes `allocator` current for its device type. It is borrowed: the caller's reference outlives
-// the scope, and where it does not, that is fatal on the same thread. NULL changes nothing and
-// still closes as one.
+// the scope, and where it does not, that is fatal on the same thread. exit() inside scopes may
+// destroy what they made current, except what C++ thread-locals hold that were made after the
+// thread's first scope: those go before anything can be told. NULL changes nothing and still closes
+// as one.
 #define TM_WITH_ALLOCATOR(allocator) TM_WITH_(allocator_, tm_frame_close_, (allocator), NULL)
 #define TM_USE_ALLOCATOR(allocator) TM_USE_(allocator_, tm_frame_close_, (allocator), NULL)
 
@@ -120,7 +122,9 @@ TM_API TM_NODISCARD tm_status tm_context_alloc(tm_allocator* allocator, tm_devic
 // Errors: TM_ERR_NO_MEMORY.
 TM_API TM_NODISCARD tm_context* tm_context_create(void);
 
-// Takes another reference and returns `context`. NULL passes through.
+// Takes another reference and returns `context`. NULL passes through. A thread's own context ends
+// with the thread, and the one that stands for an attached token with its block, whatever
+// references there are: what is to outlive them is captured.
 // Threads: safe from any thread.
 TM_API tm_context* tm_context_retain(tm_context* context);
 

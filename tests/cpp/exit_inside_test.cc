@@ -1,6 +1,7 @@
 // exit() and the end of a thread inside scopes: what globals and thread-locals hold is destroyed
 // while it is current, and that is no mistake. It passes by exiting 0: a child for each way out.
 
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,6 +72,25 @@ void make_globals() {
   std::exit(EXIT_STATUS);
 }
 
+// The same with one that a global closes when it is destroyed.
+[[noreturn]] void while_a_static_guard_is_open() {
+  static const tmcore::context_guard guard{own, token, arena, tmcore::host_allocator()};
+  std::exit(EXIT_STATUS);
+}
+
+// A thread may be inside a context that is destroyed before what ran its first scope.
+[[noreturn]] void while_another_thread_is_in_a_later_context() {
+  static std::atomic<bool> entered;
+  static const tmcore::context late = tmcore::context::create();
+  std::thread([] {
+    const tmcore::context_guard guard{late};
+    entered = true;
+    for (;;) pause();
+  }).detach();
+  while (!entered) std::this_thread::yield();
+  std::exit(EXIT_STATUS);
+}
+
 // A moved token is left as it was by a thread that ends with scopes open in it.
 [[noreturn]] void by_a_thread_that_leaves_scopes() {
   std::thread([] {
@@ -82,6 +102,18 @@ void make_globals() {
   TM_CHECK_EQ(tm_context_depth(), 0u);
   TM_CHECK_EQ(tm_trace_depth(), 0u);
   TM_CHECK(tm_current_allocator(TM_CPU) == arena.get());
+  std::exit(EXIT_STATUS);
+}
+
+// Destructors of thread-specific data run after the thread has left its scopes.
+[[noreturn]] void by_a_thread_whose_destructor_closes_a_scope() {
+  static pthread_key_t key;
+  (void)pthread_key_create(&key, [](void* frame) { tm_pop(static_cast<tm_frame*>(frame)); });
+  std::thread([] {
+    static tm_frame frame;
+    tm_push_allocator(&frame, arena.get());
+    (void)pthread_setspecific(key, &frame);
+  }).join();
   std::exit(EXIT_STATUS);
 }
 
@@ -106,7 +138,10 @@ int main() {  // NOLINT(bugprone-exception-escape): that would fail the test
       with_a_handler_that_allocates,
       by_returning_with_an_entry_that_stays,
       while_another_thread_runs_on,
+      while_a_static_guard_is_open,
+      while_another_thread_is_in_a_later_context,
       by_a_thread_that_leaves_scopes,
+      by_a_thread_whose_destructor_closes_a_scope,
   };
   int mistakes = 0;
   for (size_t i = 0; i < sizeof ways_out / sizeof *ways_out; i++) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/support/sanitizers.h"
+#include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/device.h"
@@ -21,10 +22,11 @@
 #include "tm/alloc/stream.h"
 #include "tm/check.h"
 
-enum { THREADS = 4, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
+enum { THREADS = 6, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
 
 static tm_stream* stream;
 static tm_allocator* pool;
+static tm_allocator* foreign;  // puts off frees during captures, which takes a lock
 static bool stop;
 
 //===-- The parent's threads --------------------------------------------------------===//
@@ -45,6 +47,12 @@ static void use_stack(void) {
   }
 }
 
+static void use_foreign(void) {
+  for (int i = 0; i < HAND_OVERS; i++) {
+    use_memory(foreign, NULL);
+  }
+}
+
 static void use_devices(tm_stream* own) {
   use_memory(pool, NULL);
   use_memory(pool, own);  // takes an event from the cache
@@ -55,14 +63,40 @@ static void* hold_locks(void* argument) {
   tm_auto_stream own = tm_stream_create(0, 0);
   TM_CHECK(own != NULL);
   while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-    if ((intptr_t)argument % 2) {
-      use_stack();
-    } else {
-      use_devices(own);
+    switch ((intptr_t)argument % 3) {
+      case 0:
+        use_stack();
+        break;
+      case 1:
+        use_devices(own);
+        break;
+      default:
+        use_foreign();
     }
   }
   TM_CHECK_OK(tm_stream_sync(own));
   return NULL;
+}
+
+static tm_status give_memory(size_t size, tm_stream* on, void** out, void* memory) {
+  (void)size;
+  (void)on;
+  *out = memory;
+  return TM_OK;
+}
+
+static void take_memory(void* block, size_t size, tm_stream* on, void* memory) {
+  (void)size;
+  (void)on;
+  TM_CHECK(block == memory);
+}
+
+static tm_allocator* make_foreign(void) {
+  static _Alignas(256) char memory[SIZE];
+  return tm_callback_allocator_create(&(tm_callback_options){.device = tm_device_make(TM_DEVICE, 0),
+                                                             .alloc = give_memory,
+                                                             .free = take_memory,
+                                                             .user = memory});
 }
 
 //===-- The child -------------------------------------------------------------------===//
@@ -77,6 +111,7 @@ static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned
   tm_storage_release(storage);
   tm_allocator_free(tm_pinned_allocator(), pinned_block, SIZE, stream);
   TM_CHECK_OK(tm_allocator_trim(tm_pinned_allocator(), 0));
+  use_memory(foreign, NULL);
   use_memory(tm_host_allocator(), NULL);
   use_memory(stack, NULL);  // nobody's: becomes this thread's
   tm_allocator_release(stack);
@@ -163,7 +198,8 @@ int main(void) {
   }
   stream = tm_stream_create(0, 0);
   pool = tm_cuda_pool_allocator_create(stream, NULL);
-  TM_CHECK(pool != NULL);
+  foreign = make_foreign();
+  TM_CHECK(pool != NULL && foreign != NULL);
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) {
     TM_CHECK_EQ(pthread_create(&threads[i], NULL, hold_locks, (void*)(intptr_t)i), 0);
@@ -176,6 +212,7 @@ int main(void) {
     TM_CHECK_EQ(pthread_join(threads[i], NULL), 0);
   }
   TM_CHECK_OK(tm_stream_sync(stream));
+  tm_allocator_release(foreign);
   tm_allocator_release(pool);
   tm_stream_release(stream);
   printf("%d forks among %d threads\n", FORKS, THREADS);
