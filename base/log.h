@@ -43,7 +43,8 @@ enum { TM_LOG_LINE_SIZE = 4096 };
 // Called with one line, without colours and without its newline. It is also given fatal messages
 // (TM_LOG_LEVEL_FATAL; several lines) before the fatal handler: one that buffers writes all it has
 // before it returns from that. What it logs itself goes to stderr. It may leave by a C++ exception,
-// but not by longjmp.
+// but not by longjmp. In a program that forks it allocates from the host allocator or malloc only:
+// a thread that forks waits for the sink with other allocators' locks held.
 // Threads: calls are serialized, also with tm_set_log_sink.
 typedef void (*tm_log_sink)(tm_log_level level, const char* line, void* user);
 

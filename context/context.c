@@ -391,8 +391,11 @@ static void leave_context(context_object* object) {
   tm_thread_.context = &object->replaced->hot;
   object->replaced = NULL;
   context_give_arenas_back(object);
-  __atomic_store_n(&object->thread, NULL, __ATOMIC_RELEASE);
-  context_entered_is_left(object);
+  const bool is_stand_in = object->token;
+  __atomic_store_n(&object->thread, NULL, __ATOMIC_RELEASE);  // others may release it from here on
+  if (is_stand_in) {
+    context_stand_in_is_left(object);
+  }
 }
 
 void tm_frame_close_context_(tm_frame* frame) {

@@ -123,8 +123,9 @@ TM_API TM_NODISCARD tm_status tm_context_alloc(tm_allocator* allocator, tm_devic
 TM_API TM_NODISCARD tm_context* tm_context_create(void);
 
 // Takes another reference and returns `context`. NULL passes through. A thread's own context ends
-// with the thread, and the one that stands for an attached token with its block, whatever
-// references there are: what is to outlive them is captured.
+// with the thread, whatever references there are: what is to outlive it is captured. Inside a block
+// that has a token attached, tm_current_context() stands for it; a reference to that which is kept
+// past the block is fatal: the token is what to retain.
 // Threads: safe from any thread.
 TM_API tm_context* tm_context_retain(tm_context* context);
 

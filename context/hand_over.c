@@ -12,6 +12,7 @@
 #include "context/object.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/stack.h"
+#include "tm/base/fatal.h"
 
 //===-- What is captured --------------------------------------------------===//
 
@@ -156,12 +157,15 @@ context_object* context_to_enter(context_object* asked) {
   return stand_in;
 }
 
-void context_entered_is_left(context_object* entered) {
-  context_object* token = entered->token;
-  if (token) {
-    give_stand_in_back(token->captured, entered);
-    tm_context_release(&token->hot);
+void context_stand_in_is_left(context_object* stand_in) {
+  if (__atomic_load_n(&stand_in->references, __ATOMIC_RELAXED) > 1) {
+    TM_FATAL(
+        "a context that was retained while it stood for a captured one ends with its block: retain "
+        "the captured one");
   }
+  context_object* token = stand_in->token;
+  give_stand_in_back(token->captured, stand_in);
+  tm_context_release(&token->hot);
 }
 
 // Where this thread cannot have an identity for want of memory, the arenas are nobody's, and its

@@ -54,8 +54,9 @@ bool context_read_entry(const tm_frame* entry, tm_frame* out);
 // of threads attach, one that stands for it. NULL after raising TM_ERR_NO_MEMORY.
 context_object* context_to_enter(context_object* asked);
 
-// Undoes context_to_enter. `entered` may be gone afterwards.
-void context_entered_is_left(context_object* entered);
+// Undoes context_to_enter where it made a stand-in, which may be gone afterwards. One that somebody
+// has retained is fatal.
+void context_stand_in_is_left(context_object* stand_in);
 
 // The calling thread has made `object` current, or is about to stop that.
 void context_take_arenas(context_object* object);

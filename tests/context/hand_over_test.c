@@ -338,6 +338,19 @@ static void* attach_too(void* token) {
   return NULL;
 }
 
+Test(hand_over, what_stands_for_a_token_is_not_kept_past_its_block) {
+  tm_context* token = tm_context_capture();
+  EXPECT_FATAL(
+      TM_WITH_CONTEXT(token) { (void)tm_context_retain(tm_current_context()); },
+      "retain the captured one");
+  TM_WITH_CONTEXT(token) {
+    tm_context* kept = tm_context_retain(tm_current_context());
+    cr_expect(ne(ptr, kept, token));
+    tm_context_release(kept);
+  }
+  tm_context_release(token);
+}
+
 Test(hand_over, a_moved_token_attached_by_two_threads_is_caught) {
   counting_allocator upstream;
   counting_allocator_init(&upstream);
