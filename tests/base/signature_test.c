@@ -164,6 +164,14 @@ static const spelling msvc[] = {
     {"bool __cdecl S::operator <(const struct S &)", "S::operator<()"},
     {"bool __cdecl operator<<int>(int)", "operator<()"},
     {"__cdecl S::operator bool(void) const", "S::operator bool()"},
+    {"__cdecl S::~S(void) noexcept", "S::~S()"},
+    {"int &__cdecl S::get(void) &", "S::get()"},
+    {"int __cdecl S::get(void) const volatile &&", "S::get()"},
+    {"void *__cdecl operator new(unsigned __int64)", "operator new()"},
+    {"void __cdecl S::operator delete[](void *)", "S::operator delete[]()"},
+    {"double __cdecl operator \"\"_km(long double)", "operator\"\"_km()"},
+    {"int __cdecl S::operator ()(int) const", "S::operator()()"},
+    {"int __vectorcall ns::Layer<float>::forward(int)", "ns::Layer<float>::forward()"},
     {"auto __cdecl main::<lambda_1>::operator ()(int) const", "main::<lambda>()"},
 };
 
