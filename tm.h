@@ -30,6 +30,7 @@
 #include "tm/tensor/dtype.h"
 #include "tm/tensor/layout.h"
 #include "tm/tensor/map.h"
+#include "tm/tensor/safetensors.h"
 #include "tm/tensor/shape.h"
 #include "tm/tensor/tensor.h"
 
