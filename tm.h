@@ -24,6 +24,7 @@
 #include "tm/base/version.h"
 #include "tm/context/context.h"
 #include "tm/tensor/accessor.h"
+#include "tm/tensor/archive.h"
 #include "tm/tensor/buffer.h"
 #include "tm/tensor/copy.h"
 #include "tm/tensor/dry.h"
