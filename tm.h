@@ -24,6 +24,7 @@
 #include "tm/base/version.h"
 #include "tm/context/context.h"
 #include "tm/tensor/accessor.h"
+#include "tm/tensor/archive.h"
 #include "tm/tensor/buffer.h"
 #include "tm/tensor/copy.h"
 #include "tm/tensor/data_format.h"
@@ -31,6 +32,8 @@
 #include "tm/tensor/dtype.h"
 #include "tm/tensor/interval.h"
 #include "tm/tensor/layout.h"
+#include "tm/tensor/map.h"
+#include "tm/tensor/safetensors.h"
 #include "tm/tensor/shape.h"
 #include "tm/tensor/tensor.h"
 

@@ -27,6 +27,12 @@ def tmcore_repositories():
         package = "libjansson-dev",
     )
     local_package_repository(
+        name = "uthash",
+        header = "uthash.h",
+        linkopts = [],  # a header alone
+        package = "uthash-dev",
+    )
+    local_package_repository(
         name = "google_benchmark",
         header = "benchmark/benchmark.h",
         linkopts = ["-lbenchmark", "-lpthread"],

@@ -1,0 +1,429 @@
+// Archives: there and back, the bytes themselves, and archives that lie.
+
+#include "tm/tensor/archive.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/support/failing.h"
+#include "tests/support/machine.h"
+#include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/cuda.h"
+#include "tm/alloc/stream.h"
+#include "tm/context/context.h"
+#include "tm/tensor/copy.h"
+
+#define ASSERT_OK(call) cr_assert(eq(int, (call), TM_OK), "%s", tm_last_error()->message)
+
+static tm_tensor make_tensor(tm_shape shape, tm_dtype dtype, uint8_t first) {
+  tm_tensor tensor = tm_empty(shape, dtype, TM_CPU);
+  cr_assert(tm_ok(&tensor), "%s", tm_last_error()->message);
+  for (size_t i = 0; i < tm_byte_size(&tensor); i++) {
+    ((uint8_t*)tm_data(&tensor))[i] = (uint8_t)(first + i);
+  }
+  return tensor;
+}
+
+static void expect_tensor(const tm_tensor* tensor, tm_shape shape, tm_dtype dtype, uint8_t first) {
+  cr_assert(tm_ok(tensor), "%s", tm_last_error()->message);
+  const tm_shape there = tm_shape_of(tensor);
+  cr_expect(tm_shape_equal(&there, &shape));
+  cr_expect(eq(int, tm_dtype_of(tensor), dtype));
+  cr_assert(tm_is_contiguous(tensor));
+  for (size_t i = 0; i < tm_byte_size(tensor); i++) {
+    cr_assert(eq(u8, ((uint8_t*)tm_data(tensor))[i], (uint8_t)(first + i)));
+  }
+}
+
+static tm_archive_reader open_it(const tm_archive* archive) {
+  tm_archive_reader reader;
+  ASSERT_OK(tm_archive_open(tm_archive_data(archive), tm_archive_size(archive), TM_CPU, &reader));
+  return reader;
+}
+
+//===-- There and back ----------------------------------------------------===//
+
+Test(archive, layouts_come_back_with_their_strides) {
+  static const char* const texts[] = {"():()",
+                                      "(20,50):(50,1)",
+                                      "(4,1):(1,7)",
+                                      "(3,0,2):(0,0,9)",
+                                      "(1,1,1,1,1,1,1,1):(1,2,3,4,5,6,7,8)",
+                                      "(1):(9223372036854775807)"};
+  enum { COUNT = sizeof texts / sizeof *texts };
+  tm_auto_archive archive = tm_archive_create();
+  for (int i = 0; i < COUNT; i++) {
+    tm_layout layout;
+    ASSERT_OK(tm_layout_parse(texts[i], &layout));
+    ASSERT_OK(tm_archive_put_layout(archive, &layout));
+  }
+  tm_archive_reader reader = open_it(archive);
+  for (int i = 0; i < COUNT; i++) {
+    tm_layout layout;
+    char text[TM_LAYOUT_TEXT_SIZE];
+    ASSERT_OK(tm_archive_get_layout(&reader, &layout));
+    tm_layout_text(&layout, text, sizeof text);
+    cr_expect(eq(str, text, (char*)texts[i]));
+  }
+  cr_expect(tm_archive_at_end(&reader));
+}
+
+Test(archive, buffers_of_every_type_come_back) {
+  for (int dtype = TM_DTYPE_NULL + 1; dtype < TM_POINTER; dtype++) {
+    for (int64_t size = 0; size < 10; size += 3) {
+      tm_auto_archive archive = tm_archive_create();
+      tm_auto_tensor values = make_tensor(TM_SHAPE(size), (tm_dtype)dtype, 50);
+      tm_auto_buffer buffer = tm_buffer_of(&values);
+      ASSERT_OK(tm_archive_put_buffer(archive, &buffer));
+      tm_archive_reader reader = open_it(archive);
+      tm_auto_buffer back = tm_archive_get_buffer(&reader);
+      cr_assert(tm_buffer_ok(&back), "%s", tm_last_error()->message);
+      cr_expect(eq(int, back.dtype, dtype));
+      cr_assert(eq(i64, back.size, size));
+      const size_t bytes = tm_buffer_byte_size(&buffer);
+      cr_expect(bytes == 0 || memcmp(tm_buffer_data(&back), tm_buffer_data(&buffer), bytes) == 0);
+      cr_expect(tm_archive_at_end(&reader));
+    }
+  }
+}
+
+Test(archive, tensors_come_back_and_are_contiguous) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor scalar = make_tensor(TM_SHAPE(), TM_F64, 1);
+  tm_auto_tensor none = make_tensor(TM_SHAPE(3, 0), TM_F16, 2);
+  tm_auto_tensor sixes = make_tensor(TM_SHAPE(1, 3), TM_E3M2, 3);
+  tm_auto_tensor turned = tm_t_move(make_tensor(TM_SHAPE(2, 3), TM_U8, 4));
+  ASSERT_OK(tm_archive_put_tensor(archive, &scalar));
+  ASSERT_OK(tm_archive_put_tensor(archive, &none));
+  ASSERT_OK(tm_archive_put_tensor(archive, &sixes));
+  ASSERT_OK(tm_archive_put_tensor(archive, &turned));
+  tm_archive_reader reader = open_it(archive);
+  tm_auto_tensor a = tm_archive_get_tensor(&reader);
+  tm_auto_tensor b = tm_archive_get_tensor(&reader);
+  tm_auto_tensor c = tm_archive_get_tensor(&reader);
+  tm_auto_tensor d = tm_archive_get_tensor(&reader);
+  expect_tensor(&a, TM_SHAPE(), TM_F64, 1);
+  expect_tensor(&b, TM_SHAPE(3, 0), TM_F16, 2);
+  expect_tensor(&c, TM_SHAPE(1, 3), TM_E3M2, 3);
+  static const uint8_t expected[] = {4, 7, 5, 8, 6, 9};
+  cr_expect(eq(int, (int)tm_dim(&d, 0), 3));
+  cr_expect(tm_is_contiguous(&d));
+  cr_expect(memcmp(tm_data(&d), expected, sizeof expected) == 0);
+  cr_expect(tm_archive_at_end(&reader));
+}
+
+static tm_tensor_map* make_map(void) {
+  tm_tensor_map* map = tm_tensor_map_create();
+  tm_auto_tensor x = make_tensor(TM_SHAPE(2, 2), TM_F32, 10);
+  tm_auto_tensor y = make_tensor(TM_SHAPE(5), TM_U4, 20);
+  ASSERT_OK(tm_tensor_map_produce(map, "x", &x));
+  ASSERT_OK(tm_tensor_map_produce(map, "", &y));
+  ASSERT_OK(tm_tensor_map_add_metadata(map, "format", "pt"));
+  ASSERT_OK(tm_tensor_map_add_metadata(map, "", ""));
+  return map;
+}
+
+Test(archive, maps_come_back_in_order_with_their_metadata) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor_map map = make_map();
+  ASSERT_OK(tm_archive_put_map(archive, map));
+  tm_archive_reader reader = open_it(archive);
+  tm_auto_tensor_map back = tm_archive_get_map(&reader);
+  cr_assert(back != NULL, "%s", tm_last_error()->message);
+  const tm_tensor_map_entry* x = tm_tensor_map_first(back);
+  cr_expect(eq(str, (char*)x->key, "x"));
+  expect_tensor(&x->tensor, TM_SHAPE(2, 2), TM_F32, 10);
+  expect_tensor(tm_tensor_map_at(back, ""), TM_SHAPE(5), TM_U4, 20);
+  cr_expect(eq(int, (int)tm_tensor_map_size(back), 2));
+  cr_expect(eq(str, (char*)tm_tensor_map_first_metadata(back)->key, "format"));
+  cr_expect(eq(str, (char*)tm_tensor_map_metadata(back, "format"), "pt"));
+  cr_expect(eq(str, (char*)tm_tensor_map_metadata(back, ""), ""));
+  cr_expect(tm_archive_at_end(&reader));
+}
+
+Test(archive, an_archive_grows_as_needed) {
+  tm_auto_archive archive = tm_archive_create();
+  for (int i = 0; i < 200; i++) {
+    tm_auto_tensor tensor = make_tensor(TM_SHAPE(INT64_C(7) * i), TM_I16, (uint8_t)i);
+    ASSERT_OK(tm_archive_put_tensor(archive, &tensor));
+  }
+  tm_archive_reader reader = open_it(archive);
+  for (int i = 0; i < 200; i++) {
+    tm_auto_tensor tensor = tm_archive_get_tensor(&reader);
+    expect_tensor(&tensor, TM_SHAPE(INT64_C(7) * i), TM_I16, (uint8_t)i);
+  }
+  cr_expect(tm_archive_at_end(&reader));
+}
+
+Test(archive, values_go_to_a_device_and_come_back) {
+  machine_configure(1, "64MiB");
+  machine_require_devices(1);
+  tm_auto_stream stream = tm_stream_create(0, 0);
+  cr_assert(stream != NULL, "%s", tm_last_error()->message);
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor x = make_tensor(TM_SHAPE(300, 7), TM_I32, 9);
+  ASSERT_OK(tm_archive_put_tensor(archive, &x));
+  TM_WITH_STREAM(stream) {
+    tm_archive_reader reader;
+    ASSERT_OK(tm_archive_open_from(tm_cuda_allocator(0), tm_archive_data(archive),
+                                   tm_archive_size(archive), &reader));
+    tm_auto_tensor there = tm_archive_get_tensor(&reader);
+    cr_assert(tm_ok(&there), "%s", tm_last_error()->message);
+    cr_expect(eq(int, tm_device_of(&there).type, TM_DEVICE));
+    tm_auto_buffer buffer = tm_buffer_of(&there);
+    tm_auto_archive again = tm_archive_create();
+    ASSERT_OK(tm_archive_put_buffer(again, &buffer));
+    ASSERT_OK(tm_archive_put_tensor(again, &there));
+    tm_archive_reader second = open_it(again);
+    tm_auto_buffer back = tm_archive_get_buffer(&second);
+    tm_auto_tensor y = tm_archive_get_tensor(&second);
+    expect_tensor(&y, TM_SHAPE(300, 7), TM_I32, 9);
+    cr_expect(memcmp(tm_buffer_data(&back), tm_data(&x), tm_byte_size(&x)) == 0);
+  }
+}
+
+//===-- The bytes ---------------------------------------------------------===//
+
+// Changing any of these breaks archives that exist: that takes another version.
+static const uint8_t golden[] = {
+    'T', 'M', 'C', 'O', 'R', 'E', 'A', 'R', 1, 0, 0, 0, 0, 0, 0, 0,  // version
+    1,   0,   0,   0,   0,   0,   0,   0,                            // a layout
+    1,   0,   0,   0,   0,   0,   0,   0,                            // of rank 1
+    5,   0,   0,   0,   0,   0,   0,   0,                            // size
+    0,   2,   0,   0,   0,   0,   0,   0,                            // stride
+    2,   0,   0,   0,   0,   0,   0,   0,                            // a buffer
+    20,  0,   0,   0,   0,   0,   0,   0,                            // of u4
+    3,   0,   0,   0,   0,   0,   0,   0,                            // elements
+    2,   0,   0,   0,   0,   0,   0,   0,                            // bytes
+    7,   8,   0,   0,   0,   0,   0,   0,                            //
+    4,   0,   0,   0,   0,   0,   0,   0,                            // a map
+    1,   0,   0,   0,   0,   0,   0,   0,                            // of one tensor
+    2,   0,   0,   0,   0,   0,   0,   0,                            // bytes of the key
+    'a', 'b', 0,   0,   0,   0,   0,   0,                            //
+    3,   0,   0,   0,   0,   0,   0,   0,                            // a tensor
+    11,  0,   0,   0,   0,   0,   0,   0,                            // of bf16
+    2,   0,   0,   0,   0,   0,   0,   0,                            // of rank 2
+    1,   0,   0,   0,   0,   0,   0,   0,                            //
+    2,   0,   0,   0,   0,   0,   0,   0,                            //
+    4,   0,   0,   0,   0,   0,   0,   0,                            // bytes
+    5,   6,   7,   8,   0,   0,   0,   0,                            //
+    1,   0,   0,   0,   0,   0,   0,   0,                            // one text
+    1,   0,   0,   0,   0,   0,   0,   0,                            // bytes of its key
+    'k', 0,   0,   0,   0,   0,   0,   0,                            //
+    0,   0,   0,   0,   0,   0,   0,   0,                            // bytes of the text
+};
+
+static void get_all(tm_archive_reader* reader, tm_layout* layout, tm_buffer* buffer,
+                    tm_tensor_map** map) {
+  ASSERT_OK(tm_archive_get_layout(reader, layout));
+  *buffer = tm_archive_get_buffer(reader);
+  cr_assert(tm_buffer_ok(buffer), "%s", tm_last_error()->message);
+  *map = tm_archive_get_map(reader);
+  cr_assert(map[0] != NULL, "%s", tm_last_error()->message);
+  cr_assert(tm_archive_at_end(reader));
+}
+
+Test(archive, the_bytes_of_version_1_stay_what_they_are) {
+  tm_archive_reader reader;
+  tm_layout layout;
+  tm_buffer buffer;
+  tm_tensor_map* map;
+  ASSERT_OK(tm_archive_open(golden, sizeof golden, TM_CPU, &reader));
+  get_all(&reader, &layout, &buffer, &map);
+  cr_expect(eq(i64, layout.stride[0], 512));
+  cr_expect(eq(i64, buffer.size, 3));
+  expect_tensor(tm_tensor_map_at(map, "ab"), TM_SHAPE(1, 2), TM_BF16, 5);
+  tm_auto_archive again = tm_archive_create();
+  ASSERT_OK(tm_archive_put_layout(again, &layout));
+  ASSERT_OK(tm_archive_put_buffer(again, &buffer));
+  ASSERT_OK(tm_archive_put_map(again, map));
+  cr_assert(eq(sz, tm_archive_size(again), sizeof golden));
+  cr_expect(memcmp(tm_archive_data(again), golden, sizeof golden) == 0);
+  tm_buffer_release(&buffer);
+  tm_tensor_map_release(map);
+}
+
+//===-- Archives that lie -------------------------------------------------===//
+
+// Reads layout, buffer and map until something fails, which must leave the reader where it is.
+static tm_status read_golden(const uint8_t* bytes, size_t size) {
+  tm_archive_reader reader;
+  tm_layout layout;
+  TM_TRY(tm_archive_open(bytes, size, TM_CPU, &reader));
+  tm_archive_reader before = reader;
+  if (tm_archive_get_layout(&reader, &layout) != TM_OK) {
+    cr_expect(tm_layout_is_null(&layout));
+    cr_expect(eq(sz, reader.left, before.left));
+    return tm_last_status();
+  }
+  before = reader;
+  tm_auto_buffer buffer = tm_archive_get_buffer(&reader);
+  if (!tm_buffer_ok(&buffer)) {
+    cr_expect(eq(sz, reader.left, before.left));
+    return tm_last_status();
+  }
+  before = reader;
+  tm_auto_tensor_map map = tm_archive_get_map(&reader);
+  if (!map) {
+    cr_expect(eq(sz, reader.left, before.left));
+    return tm_last_status();
+  }
+  return TM_OK;
+}
+
+typedef struct lie {
+  size_t field;    // of the golden bytes
+  uint64_t value;  // put there
+  tm_status status;
+  const char* words;  // of the message
+} lie;
+
+static const lie lies[] = {
+    {0, 0, TM_ERR_CORRUPT, "do not begin with TMCOREAR"},
+    {1, 0, TM_ERR_CORRUPT, "version 0"},
+    {1, 2, TM_ERR_UNAVAILABLE, "version 2, this library reads up to 1"},
+    {1, UINT64_MAX, TM_ERR_UNAVAILABLE, "version 18446744073709551615"},
+    {2, 2, TM_ERR_CORRUPT, "a layout expected"},
+    {2, 0x100000001, TM_ERR_CORRUPT, "a layout expected"},
+    {3, 9, TM_ERR_CORRUPT, "a rank of more than 8"},
+    {3, UINT64_MAX, TM_ERR_CORRUPT, "a rank of more than 8"},
+    {4, 1ull << 63, TM_ERR_CORRUPT, "a number of 2^63 or more"},
+    {4, INT64_MAX, TM_ERR_CORRUPT, "archive: "},  // the largest offset overflows
+    {6, 3, TM_ERR_CORRUPT, "a buffer expected"},
+    {7, 0, TM_ERR_CORRUPT, "an unknown type"},
+    {7, TM_POINTER, TM_ERR_CORRUPT, "an unknown type"},
+    {7, TM_DTYPES, TM_ERR_CORRUPT, "an unknown type"},
+    {7, (1ull << 32) + TM_U4, TM_ERR_CORRUPT, "an unknown type"},
+    {7, TM_U6, TM_ERR_CORRUPT, "2 bytes for 3 of u6"},
+    {8, 5, TM_ERR_CORRUPT, "2 bytes for 5 of u4"},
+    {8, 1ull << 60, TM_ERR_CORRUPT, "2 bytes for 1152921504606846976 of u4"},
+    {9, 1, TM_ERR_CORRUPT, "behind a run that are not zero"},
+    {9, 3, TM_ERR_CORRUPT, "3 bytes for 3 of u4"},
+    {9, 1ull << 60, TM_ERR_CORRUPT, "a run of 1152921504606846976 bytes, "},
+    {9, UINT64_MAX, TM_ERR_CORRUPT, "a run of 18446744073709551615 bytes, "},
+    {10, 1ull << 63, TM_ERR_CORRUPT, "behind a run that are not zero"},
+    {11, 5, TM_ERR_CORRUPT, "a map expected"},
+    {12, 2, TM_ERR_CORRUPT, "archive: "},
+    {12, 0, TM_ERR_CORRUPT, "archive: "},
+    {12, 1ull << 60, TM_ERR_CORRUPT, "archive: "},
+    {13, 1ull << 60, TM_ERR_CORRUPT, "a run of 1152921504606846976 bytes, "},
+    {13, 3, TM_ERR_CORRUPT, "a NUL in a string"},
+    {15, 2, TM_ERR_CORRUPT, "a tensor expected"},
+    {17, 9, TM_ERR_CORRUPT, "a rank of more than 8"},
+    {18, 1ull << 62, TM_ERR_CORRUPT, "archive: "},
+    {20, 1ull << 60, TM_ERR_CORRUPT, "a run of 1152921504606846976 bytes, "},
+    {22, 2, TM_ERR_CORRUPT, "a field expected"},
+    {22, UINT64_MAX, TM_ERR_CORRUPT, "a field expected"},
+    {25, 1, TM_ERR_CORRUPT, "a run of 1 bytes, 0 are left"},
+};
+
+Test(archive, an_archive_that_lies_is_corrupt) {
+  for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+    uint8_t bytes[sizeof golden];
+    memcpy(bytes, golden, sizeof bytes);
+    for (int j = 0; j < 8; j++) bytes[8 * lies[i].field + j] = (uint8_t)(lies[i].value >> (8 * j));
+    const int64_t live = tm_bookkeeping_live();
+    cr_expect(eq(int, read_golden(bytes, sizeof bytes), lies[i].status), "%zu: %s", i,
+              tm_last_error()->message);
+    cr_expect(strstr(tm_last_error()->message, lies[i].words) != NULL, "%zu: %s", i,
+              tm_last_error()->message);
+    cr_expect(eq(i64, tm_bookkeeping_live(), live));
+  }
+}
+
+Test(archive, a_key_that_is_there_twice_is_corrupt) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor_map map = make_map();
+  tm_auto_tensor y = tm_tensor_map_consume(map, "");
+  ASSERT_OK(tm_tensor_map_produce(map, "y", &y));
+  ASSERT_OK(tm_archive_put_map(archive, map));
+  char* bytes = (char*)tm_archive_data(archive);
+  for (size_t i = 0; i < tm_archive_size(archive); i++) {
+    if (bytes[i] == 'y') bytes[i] = 'x';
+  }
+  tm_archive_reader reader = open_it(archive);
+  cr_expect(eq(ptr, tm_archive_get_map(&reader), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_CORRUPT));
+  cr_expect(strstr(tm_last_error()->message, "\"x\" is there already") != NULL);
+}
+
+Test(archive, every_beginning_of_an_archive_is_corrupt) {
+  for (size_t size = 0; size < sizeof golden; size++) {
+    uint8_t* cut = malloc(size ? size : 1);  // exactly as large, so that ASan sees a read behind it
+    cr_assert(cut != NULL);
+    memcpy(cut, golden, size);
+    cr_expect(eq(int, read_golden(cut, size), TM_ERR_CORRUPT), "%zu bytes", size);
+    free(cut);
+  }
+}
+
+//===-- What cannot be put in ---------------------------------------------===//
+
+Test(archive, a_put_that_fails_changes_nothing) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor_map map = make_map();
+  tm_auto_tensor pointers = make_tensor(TM_SHAPE(2), TM_POINTER, 0);
+  cr_expect(eq(int, tm_archive_put_tensor(archive, &pointers), TM_ERR_INVALID));
+  ASSERT_OK(tm_archive_put_map(archive, map));
+  const size_t size = tm_archive_size(archive);
+  ASSERT_OK(tm_tensor_map_produce(map, "pointers", &pointers));
+  cr_expect(eq(int, tm_archive_put_map(archive, map), TM_ERR_INVALID));
+  cr_expect(strstr(tm_last_error()->message, "pointer") != NULL);
+  cr_expect(eq(sz, tm_archive_size(archive), size));
+  tm_archive_reader reader = open_it(archive);
+  tm_auto_tensor_map back = tm_archive_get_map(&reader);
+  cr_expect(back != NULL);
+  cr_expect(tm_archive_at_end(&reader));
+}
+
+Test(archive, null_things_are_errors) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor x = make_tensor(TM_SHAPE(2), TM_F32, 0);
+  const tm_tensor null = tm_null();
+  const tm_buffer null_buffer = tm_buffer_null();
+  const tm_layout null_layout = {.ranked = 0};
+  tm_archive_reader reader;
+  cr_expect(eq(int, tm_archive_put_tensor(NULL, &x), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_tensor(archive, &null), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_buffer(archive, &null_buffer), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_layout(archive, &null_layout), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_map(archive, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_open(NULL, 8, TM_CPU, &reader), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_open_from(NULL, golden, sizeof golden, &reader), TM_ERR_INVALID));
+  cr_expect(tm_archive_at_end(&reader));
+  cr_expect(eq(int, tm_archive_open(golden, sizeof golden, TM_CPU, NULL), TM_ERR_INVALID));
+  cr_expect(eq(sz, tm_archive_size(archive), 16));
+  tm_archive_release(NULL);
+}
+
+//===-- Out of memory -----------------------------------------------------===//
+
+static tm_status put_in(tm_archive* archive, tm_allocator* upstream) {
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  if (!map) return tm_last_status();
+  TM_TRY_TENSOR(x, tm_empty_from(upstream, TM_SHAPE(40, 30), TM_U8));
+  memset(tm_data(&x), 0, tm_byte_size(&x));
+  TM_TRY_TENSOR(t, tm_t(&x));
+  TM_TRY_BUFFER(buffer, tm_buffer_of(&x));
+  TM_TRY(tm_tensor_map_produce(map, "x", &t));
+  TM_TRY(tm_tensor_map_add_metadata(map, "format", "pt"));
+  TM_TRY(tm_archive_put_map(archive, map));
+  return tm_archive_put_buffer(archive, &buffer);
+}
+
+static tm_status there_and_back(tm_allocator* upstream) {
+  tm_archive_reader reader;
+  tm_auto_archive archive = tm_archive_create();
+  if (!archive) return tm_last_status();
+  TM_TRY(put_in(archive, upstream));
+  TM_TRY(
+      tm_archive_open_from(upstream, tm_archive_data(archive), tm_archive_size(archive), &reader));
+  tm_auto_tensor_map map = tm_archive_get_map(&reader);
+  if (!map) return tm_last_status();
+  TM_TRY_BUFFER(back, tm_archive_get_buffer(&reader));
+  return TM_OK;
+}
+
+Test(archive, survives_every_failure) { expect_survives_every_failure(there_and_back); }
