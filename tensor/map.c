@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "tensor/key_hash.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/base/checked.h"
 #include "tm/base/text.h"
@@ -12,6 +13,7 @@
 #define HASH_NONFATAL_OOM 1
 #define uthash_malloc(size) tm_bookkeeping_alloc((size), "the table of a tensor map")
 #define uthash_free(pointer, size) tm_bookkeeping_free(pointer)
+#define HASH_FUNCTION(key, size, hash) ((hash) = (unsigned)tm_key_hash_((key), (size)))
 #include <uthash.h>
 
 // uthash keeps entries in the order of insertion as well as by their key.

@@ -378,6 +378,22 @@ Test(archive, a_put_that_fails_changes_nothing) {
   cr_expect(tm_archive_at_end(&reader));
 }
 
+Test(archive, a_put_that_failed_leaves_no_trace_in_the_next) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_archive fresh = tm_archive_create();
+  tm_auto_tensor_map map = make_map();
+  tm_auto_tensor pointers = make_tensor(TM_SHAPE(2), TM_POINTER, 0);
+  tm_auto_tensor small = make_tensor(TM_SHAPE(1), TM_U8, 1);
+  ASSERT_OK(tm_tensor_map_produce(map, "pointers", &pointers));
+  cr_expect(eq(int, tm_archive_put_map(archive, map), TM_ERR_INVALID));
+  for (int i = 0; i < 3; i++) {
+    ASSERT_OK(tm_archive_put_tensor(archive, &small));
+    ASSERT_OK(tm_archive_put_tensor(fresh, &small));
+  }
+  cr_assert(eq(sz, tm_archive_size(archive), tm_archive_size(fresh)));
+  cr_expect(memcmp(tm_archive_data(archive), tm_archive_data(fresh), tm_archive_size(fresh)) == 0);
+}
+
 Test(archive, null_things_are_errors) {
   tm_auto_archive archive = tm_archive_create();
   tm_auto_tensor x = make_tensor(TM_SHAPE(2), TM_F32, 0);

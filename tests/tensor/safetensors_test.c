@@ -240,6 +240,7 @@ Test(safetensors, a_file_is_replaced_when_it_is_complete) {
   add(map, "y", TM_U4, TM_SHAPE(2));  // which files do not have
   cr_expect(eq(int, tm_safetensors_save(map, path), TM_ERR_INVALID));
   tm_auto_tensor y = tm_tensor_map_consume(map, "y");
+  cr_expect(eq(int, tm_dtype_of(&y), TM_U4));
   tm_auto_tensor_map back = load(path);
   expect_tensor(back, "x", TM_F32, TM_SHAPE(100, 100));
   cr_expect(eq(int, (int)tm_tensor_map_size(back), 1));
@@ -330,6 +331,19 @@ Test(safetensors, what_files_cannot_hold_is_refused) {
   expect_refused("\xe2\x82", TM_F32, TM_SHAPE(1), "no UTF-8");      // cut
 }
 
+// The mark alone makes memory dry for our copies.
+Test(safetensors, dry_memory_has_no_values_to_write) {
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  add(map, "x", TM_F32, TM_SHAPE(3));
+  tm_storage* storage = tm_tensor_map_at(map, "x")->storage;
+  storage->flags |= TM_STORAGE_DRY_;
+  tm_auto_buffer bytes = tm_safetensors_encode(map);
+  storage->flags &= ~(uint32_t)TM_STORAGE_DRY_;
+  cr_expect(not(tm_buffer_ok(&bytes)));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
+  cr_expect(strstr(tm_last_error()->message, "12 bytes in dry memory") != NULL);
+}
+
 //===-- Files that lie ----------------------------------------------------===//
 
 typedef struct lie {
@@ -402,6 +416,7 @@ static const lie lies[] = {
     {"{\"\\u0000\":", 0, TM_ERR_CORRUPT, "a NUL"},
     {"{\"\\ud800\":", 0, TM_ERR_CORRUPT, "half a surrogate pair"},
     {"{\"\\ud800\\u0041\":", 0, TM_ERR_CORRUPT, "half a surrogate pair"},
+    {"{\"\\udc00\\udc00\":", 0, TM_ERR_CORRUPT, "half a surrogate pair"},
     {"{\"\\udc00\":", 0, TM_ERR_CORRUPT, "half a surrogate pair"},
     {"{\"a\nb\":", 0, TM_ERR_CORRUPT, "a control character"},
     {"{\"\xff\":", 0, TM_ERR_CORRUPT, "no UTF-8"},
