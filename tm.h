@@ -26,6 +26,7 @@
 #include "tm/tensor/accessor.h"
 #include "tm/tensor/buffer.h"
 #include "tm/tensor/copy.h"
+#include "tm/tensor/dispatch.h"
 #include "tm/tensor/dry.h"
 #include "tm/tensor/dtype.h"
 #include "tm/tensor/layout.h"
