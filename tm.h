@@ -28,6 +28,7 @@
 #include "tm/tensor/buffer.h"
 #include "tm/tensor/copy.h"
 #include "tm/tensor/data_format.h"
+#include "tm/tensor/dispatch.h"
 #include "tm/tensor/dlpack.h"
 #include "tm/tensor/dry.h"
 #include "tm/tensor/dtype.h"

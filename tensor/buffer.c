@@ -1,5 +1,8 @@
 #include "tm/tensor/buffer.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "tensor/memory.h"
 
 static tm_buffer make(tm_storage* storage, void* data, int64_t size, tm_device device,
@@ -51,6 +54,10 @@ tm_buffer tm_buffer_empty_like_on(const tm_buffer* buffer, tm_device_type type) 
 tm_buffer tm_buffer_empty_like_as(const tm_buffer* buffer, tm_dtype dtype) {
   return is_usable(buffer) ? tm_buffer_empty_on(buffer->size, dtype, buffer->device)
                            : tm_buffer_null();
+}
+
+tm_buffer tm_buffer_empty_like_as_on(const tm_buffer* buffer, tm_dtype dtype, tm_device_type type) {
+  return is_usable(buffer) ? tm_buffer_empty(buffer->size, dtype, type) : tm_buffer_null();
 }
 
 static tm_status check_foreign(const void* data, int64_t size, tm_dtype dtype, tm_device device,
@@ -105,6 +112,51 @@ void* tm_buffer_data_as(const tm_buffer* buffer, tm_dtype dtype) {
     return NULL;
   }
   return buffer->data;
+}
+
+static tm_status check_index(const tm_buffer* buffer, int64_t index) {
+  if (index < 0 || index > buffer->size) {
+    return TM_RAISE(TM_ERR_OUT_OF_RANGE, "element %" PRId64 " of a buffer of %" PRId64, index,
+                    buffer->size);
+  }
+  const tm_dtype dtype = (tm_dtype)buffer->dtype;
+  return tm_memory_at_byte_(dtype, index)
+             ? TM_OK
+             : TM_RAISE(TM_ERR_INVALID,
+                        "element %" PRId64 " of a buffer of %s: it begins at no byte", index,
+                        tm_dtype_name(dtype));
+}
+
+void* tm_buffer_data_at(const tm_buffer* buffer, int64_t index) {
+  if (!is_usable(buffer) || check_index(buffer, index) != TM_OK || !buffer->data) {
+    return NULL;
+  }
+  return (char*)buffer->data + tm_memory_offset_((tm_dtype)buffer->dtype, index);
+}
+
+bool tm_buffer_equal(const tm_buffer* a, const tm_buffer* b) {
+  return a->storage == b->storage && a->data == b->data && a->size == b->size &&
+         a->dtype == b->dtype && tm_device_equal(a->device, b->device);
+}
+
+void tm_buffer_text(const tm_buffer* buffer, char* text, size_t size) {
+  if (!tm_buffer_ok(buffer)) {
+    snprintf(text, size, "null");
+    return;
+  }
+  const tm_dtype dtype = (tm_dtype)buffer->dtype;
+  const uintptr_t at = (uintptr_t)buffer->data;
+  const uintptr_t begin = buffer->storage ? (uintptr_t)buffer->storage->data : at;
+  const uint64_t bits = (uint64_t)(at - begin) * 8;  // below 2^63: addresses are of 48 bits, or 57
+  const uint64_t width = (uint64_t)tm_dtype_bits(dtype);
+  char base[32] = "";
+  if (bits % width != 0) {
+    snprintf(base, sizeof base, "+%" PRIu64 "B", bits / 8);
+  } else if (bits != 0) {
+    snprintf(base, sizeof base, "+%" PRIu64, bits / width);
+  }
+  snprintf(text, size, "%s[%" PRId64 "]@0x%" PRIxPTR "%s", tm_dtype_name(dtype), buffer->size,
+           begin, base);
 }
 
 //===-- Changing ----------------------------------------------------------===//

@@ -36,6 +36,8 @@ typedef struct tm_buffer {
   uint8_t flags;  // tm_handle_flags_
 } tm_buffer;
 
+enum { TM_BUFFER_TEXT_SIZE = 96 };  // bytes that hold any buffer as text, the NUL included
+
 enum tm_handle_flags_ {
   TM_BORROWED_ = 1,  // the reference to `storage` is somebody else's
 };
@@ -51,10 +53,13 @@ static inline tm_buffer tm_buffer_empty(int64_t size, tm_dtype dtype, tm_device_
 static inline tm_buffer tm_buffer_empty_on(int64_t size, tm_dtype dtype, tm_device device);
 static inline tm_buffer tm_buffer_empty_from(tm_allocator* allocator, int64_t size, tm_dtype dtype);
 
-// As many elements, from the context: on the same device; on another device type; of another dtype.
+// As many elements, from the context: on the same device; on another device type; of another dtype;
+// both.
 TM_API TM_NODISCARD tm_buffer tm_buffer_empty_like(const tm_buffer* buffer);
 TM_API TM_NODISCARD tm_buffer tm_buffer_empty_like_on(const tm_buffer* buffer, tm_device_type type);
 TM_API TM_NODISCARD tm_buffer tm_buffer_empty_like_as(const tm_buffer* buffer, tm_dtype dtype);
+TM_API TM_NODISCARD tm_buffer tm_buffer_empty_like_as_on(const tm_buffer* buffer, tm_dtype dtype,
+                                                         tm_device_type type);
 
 // Memory that stays its owner's, who keeps it until every buffer and tensor on it is gone and its
 // uses on streams are done. Null on failure.
@@ -149,6 +154,28 @@ TM_API TM_NODISCARD void* tm_buffer_data_as(const tm_buffer* buffer, tm_dtype dt
 // The same for a type of the language: float* x = TM_BUFFER_DATA(float, &buffer).
 #define TM_BUFFER_DATA(type, buffer) ((type*)tm_buffer_data_as((buffer), TM_DTYPE_OF(type)))
 
+// The same, but `other` where there is no memory: of a null buffer, and of one without elements.
+// Ownership: `other` stays the caller's, as it was.
+static inline void* tm_buffer_data_or(const tm_buffer* buffer, tm_dtype dtype, void* other);
+#define TM_BUFFER_DATA_OR(type, buffer, other) \
+  ((type*)tm_buffer_data_or((buffer), TM_DTYPE_OF(type), (other)))
+
+// Element `index`, whatever its type; where `index` is the size, the end. NULL on failure, and
+// without raising where the buffer has no elements and `index` is 0.
+// Errors: TM_ERR_OUT_OF_RANGE (below 0 or above the size), TM_ERR_INVALID (null; an element
+// narrower
+//         than a byte that does not begin at a whole one).
+TM_API TM_NODISCARD void* tm_buffer_data_at(const tm_buffer* buffer, int64_t index);
+
+// Whether two buffers are the same elements: the same memory, size, dtype and device. What the
+// memory holds is not read. Two null buffers are equal.
+TM_API bool tm_buffer_equal(const tm_buffer* a, const tm_buffer* b);
+
+// Writes "i32[4]@0x7f0c5a000000+12": type, elements, where the storage begins and, unless it is 0,
+// how many elements further on the buffer does ("+3B": bytes, where that is no whole number).
+// Writes "null" for a null buffer; cuts at `size` bytes, the terminating NUL included.
+TM_API void tm_buffer_text(const tm_buffer* buffer, char* text, size_t size);
+
 // Whether the memory is only accounted for: nothing may touch it. See the dry allocator.
 static inline bool tm_buffer_is_dry(const tm_buffer* buffer) {
   return buffer->storage && (buffer->storage->flags & TM_STORAGE_DRY_) != 0;
@@ -195,6 +222,11 @@ static inline tm_device tm_device_none_(void) {
   device.type = -1;
   device.id = -1;
   return device;
+}
+
+TM_NODISCARD static inline void* tm_buffer_data_or(const tm_buffer* buffer, tm_dtype dtype,
+                                                   void* other) {
+  return buffer->data ? tm_buffer_data_as(buffer, dtype) : other;
 }
 
 TM_NODISCARD static inline tm_buffer tm_buffer_empty(int64_t size, tm_dtype dtype,

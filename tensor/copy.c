@@ -427,3 +427,90 @@ tm_status tm_buffer_clear(const tm_buffer* destination) {
   const tm_tensor to = borrow_as_tensor(destination);
   return tm_clear(&to);
 }
+
+tm_status tm_buffer_fill_bytes(const tm_buffer* destination, uint8_t value) {
+  const tm_tensor to = borrow_as_tensor(destination);
+  return tm_fill_bytes(&to, value);
+}
+
+static tm_status check_count(const tm_buffer* buffer, int64_t count) {
+  if (!tm_buffer_ok(buffer)) {
+    return TM_NULL_HANDLE("a buffer of a copy");
+  }
+  if (count < 0) {
+    return TM_RAISE(TM_ERR_INVALID, "copy of %lld elements: a negative count", (long long)count);
+  }
+  if (count > buffer->size) {
+    return TM_RAISE(TM_ERR_OUT_OF_RANGE, "copy of %lld elements: a buffer has %lld",
+                    (long long)count, (long long)buffer->size);
+  }
+  const tm_dtype dtype = (tm_dtype)buffer->dtype;
+  return count == buffer->size || tm_memory_at_byte_(dtype, count)
+             ? TM_OK
+             : TM_RAISE(TM_ERR_INVALID, "copy of %lld elements of %s: they are no whole bytes",
+                        (long long)count, tm_dtype_name(dtype));
+}
+
+tm_status tm_buffer_copy_n(const tm_buffer* source, int64_t count, const tm_buffer* destination) {
+  TM_TRY(check_count(source, count));
+  TM_TRY(check_count(destination, count));
+  tm_tensor from = borrow_as_tensor(source);
+  tm_tensor to = borrow_as_tensor(destination);
+  from.layout.shape[0] = count;
+  to.layout.shape[0] = count;
+  return tm_copy(&from, &to);
+}
+
+//===-- Pointers ----------------------------------------------------------===//
+
+// Before the process uses a device through us there is no stream that could copy from one.
+static tm_status locate(const void* pointer, tm_device* out) {
+  *out = tm_device_make(TM_CPU, 0);
+  if (!tm_cuda_usable_()) {
+    return TM_OK;
+  }
+  struct cudaPointerAttributes attributes;
+  TM_TRY_CUDA(cudaPointerGetAttributes(&attributes, pointer));
+  if (attributes.type == cudaMemoryTypeHost) {
+    *out = tm_device_make(TM_CPU_PINNED, 0);
+  } else if (attributes.type != cudaMemoryTypeUnregistered) {
+    *out = tm_device_make(TM_DEVICE, attributes.device);
+  }
+  return TM_OK;
+}
+
+static tm_status borrow_bytes(void* data, size_t size, tm_tensor* out) {
+  if (!data) {
+    return TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes from or to NULL", size);
+  }
+  tm_buffer buffer = tm_buffer_null();
+  TM_TRY(locate(data, &buffer.device));
+  buffer.data = data;
+  buffer.size = (int64_t)size;
+  buffer.dtype = TM_U8;
+  *out = borrow_as_tensor(&buffer);
+  return TM_OK;
+}
+
+void* tm_copy_n_(const void* source, int64_t count, size_t element, void* destination) {
+  size_t bytes;
+  tm_tensor from;
+  tm_tensor to;
+  if (count < 0) {
+    (void)TM_RAISE(TM_ERR_INVALID, "copy of %lld elements: a negative count", (long long)count);
+    return NULL;
+  }
+  if (count == 0) {
+    return destination;
+  }
+  if (__builtin_mul_overflow((size_t)count, element, &bytes) || bytes > PTRDIFF_MAX) {
+    (void)TM_RAISE(TM_ERR_OVERFLOW, "copy of %lld elements of %zu bytes", (long long)count,
+                   element);
+    return NULL;
+  }
+  if (borrow_bytes((void*)(uintptr_t)source, bytes, &from) != TM_OK ||
+      borrow_bytes(destination, bytes, &to) != TM_OK || tm_copy(&from, &to) != TM_OK) {
+    return NULL;
+  }
+  return (char*)destination + bytes;
+}

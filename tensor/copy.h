@@ -22,6 +22,7 @@
 #ifndef TM_TENSOR_COPY_H_
 #define TM_TENSOR_COPY_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tm/base/attributes.h"
@@ -42,6 +43,24 @@ TM_API TM_NODISCARD tm_status tm_copy(const tm_tensor* source, const tm_tensor* 
 // The same for buffers of one size and dtype.
 TM_API TM_NODISCARD tm_status tm_buffer_copy(const tm_buffer* source, const tm_buffer* destination);
 
+// The same for the first `count` elements of buffers of one dtype.
+// Errors: also TM_ERR_OUT_OF_RANGE (more than either has), TM_ERR_INVALID (`count` is negative;
+//         elements narrower than a byte that do not end at a whole one).
+TM_API TM_NODISCARD tm_status tm_buffer_copy_n(const tm_buffer* source, int64_t count,
+                                               const tm_buffer* destination);
+
+// Copies `count` elements between pointers to one type and returns the end of the copy,
+// `destination + count`, typed as `destination`; NULL on failure. The pointers may be to host,
+// pinned or device memory: once the process uses devices, CUDA is asked which. Nothing keeps the
+// memory, and no use of it is recorded; dry memory cannot be told by its address.
+// Errors: TM_ERR_INVALID (`count` is negative, NULL with a count above 0, and as tm_copy),
+//         TM_ERR_OVERFLOW, and those of tm_copy.
+#define TM_COPY_N(source, count, destination)                                       \
+  ((__typeof__(&*(destination)))tm_copy_n_((1 ? (source) : (destination)), (count), \
+                                           sizeof *(destination), (destination)))
+TM_API TM_NODISCARD void* tm_copy_n_(const void* source, int64_t count, size_t element,
+                                     void* destination);
+
 // Sets every byte of `destination` to 0, or to `value`. Layouts, streams and errors are those of
 // tm_copy.
 TM_API TM_NODISCARD tm_status tm_clear(const tm_tensor* destination);
@@ -49,6 +68,7 @@ TM_API TM_NODISCARD tm_status tm_fill_bytes(const tm_tensor* destination, uint8_
 
 // The same for a buffer.
 TM_API TM_NODISCARD tm_status tm_buffer_clear(const tm_buffer* destination);
+TM_API TM_NODISCARD tm_status tm_buffer_fill_bytes(const tm_buffer* destination, uint8_t value);
 
 TM_EXTERN_C_END
 

@@ -88,3 +88,102 @@ tm_status tm_dtype_parse(const char* name, tm_dtype* out) {
   }
   return TM_RAISE(TM_ERR_NOT_FOUND, "no dtype is called \"%.64s\"", name);
 }
+
+//===-- Codes of others ---------------------------------------------------===//
+
+enum { NO_CODE = -1 };
+
+static const int8_t cuda_codes[TM_DTYPES] = {
+    [TM_DTYPE_NULL] = NO_CODE,
+    [TM_BOOL] = NO_CODE,
+    [TM_U8] = 8,
+    [TM_U16] = 22,
+    [TM_U32] = 12,
+    [TM_U64] = 26,
+    [TM_I8] = 3,
+    [TM_I16] = 20,
+    [TM_I32] = 10,
+    [TM_I64] = 24,
+    [TM_F16] = 2,
+    [TM_BF16] = 14,
+    [TM_F32] = 0,
+    [TM_F64] = 1,
+    [TM_E4M3] = 28,
+    [TM_E5M2] = 29,
+    [TM_E2M1] = 33,
+    [TM_E2M3] = 31,
+    [TM_E3M2] = 32,
+    [TM_U2] = NO_CODE,
+    [TM_U4] = 18,
+    [TM_U6] = NO_CODE,
+    [TM_POINTER] = NO_CODE,
+};
+
+tm_status tm_dtype_to_cuda(tm_dtype dtype, int* out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_dtype_to_cuda: out is NULL");
+  }
+  *out = NO_CODE;
+  if (tm_dtype_bits(dtype) == 0) {
+    return no_dtype(dtype);
+  }
+  *out = cuda_codes[dtype];
+  return *out != NO_CODE ? TM_OK
+                         : TM_RAISE(TM_ERR_NOT_FOUND, "CUDA has no cudaDataType for elements of %s",
+                                    tm_dtype_name(dtype));
+}
+
+tm_status tm_dtype_from_cuda(int cuda, tm_dtype* out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_dtype_from_cuda: out is NULL");
+  }
+  *out = TM_DTYPE_NULL;
+  for (int i = TM_DTYPE_NULL + 1; i < TM_DTYPES; i++) {
+    if (cuda >= 0 && cuda_codes[i] == cuda) {
+      *out = (tm_dtype)i;
+      return TM_OK;
+    }
+  }
+  return TM_RAISE(TM_ERR_NOT_FOUND, "no dtype stands for cudaDataType %d", cuda);
+}
+
+// DLPack's DLDataTypeCode; 0 (a signed integer) for the null type, whose bits match nothing.
+static const uint8_t dlpack_codes[TM_DTYPES] = {
+    [TM_BOOL] = 6, [TM_U8] = 1,    [TM_U16] = 1,   [TM_U32] = 1,     [TM_U64] = 1,   [TM_I8] = 0,
+    [TM_I16] = 0,  [TM_I32] = 0,   [TM_I64] = 0,   [TM_F16] = 2,     [TM_BF16] = 4,  [TM_F32] = 2,
+    [TM_F64] = 2,  [TM_E4M3] = 10, [TM_E5M2] = 12, [TM_E2M1] = 17,   [TM_E2M3] = 15, [TM_E3M2] = 16,
+    [TM_U2] = 1,   [TM_U4] = 1,    [TM_U6] = 1,    [TM_POINTER] = 3,
+};
+
+tm_status tm_dtype_to_dlpack(tm_dtype dtype, uint8_t* code, uint8_t* bits) {
+  if (code) {
+    *code = 0;
+  }
+  if (bits) {
+    *bits = 0;
+  }
+  if (!code || !bits) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_dtype_to_dlpack: %s is NULL", code ? "bits" : "code");
+  }
+  if (tm_dtype_bits(dtype) == 0) {
+    return no_dtype(dtype);
+  }
+  *code = dlpack_codes[dtype];
+  *bits = (uint8_t)tm_dtype_bits(dtype);
+  return TM_OK;
+}
+
+tm_status tm_dtype_from_dlpack(uint8_t code, uint8_t bits, tm_dtype* out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_dtype_from_dlpack: out is NULL");
+  }
+  *out = TM_DTYPE_NULL;
+  for (int i = TM_DTYPE_NULL + 1; i < TM_DTYPES; i++) {
+    if (dlpack_codes[i] == code && tm_dtype_bits((tm_dtype)i) == bits) {
+      *out = (tm_dtype)i;
+      return TM_OK;
+    }
+  }
+  return TM_RAISE(TM_ERR_NOT_FOUND, "no dtype stands for DLPack's type code %d of %d bits", code,
+                  bits);
+}

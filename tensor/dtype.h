@@ -69,6 +69,25 @@ TM_API const char* tm_dtype_name(tm_dtype dtype);
 //         is TM_DTYPE_NULL.
 TM_API TM_NODISCARD tm_status tm_dtype_parse(const char* name, tm_dtype* out);
 
+//===-- Codes of others ---------------------------------------------------===//
+
+// CUDA's libraries: a cudaDataType (CUDA_R_16F, ...), as the int that it is, since no header here
+// includes CUDA's. bool, u2, u6 and pointer have none, and of CUDA's the complex ones, the signed
+// 4-bit integer and e8m0 none here.
+// Errors: TM_ERR_INVALID (`out` is NULL, no type), TM_ERR_NOT_FOUND (no counterpart). On error
+//         `*out` is -1, or TM_DTYPE_NULL.
+TM_API TM_NODISCARD tm_status tm_dtype_to_cuda(tm_dtype dtype, int* out);
+TM_API TM_NODISCARD tm_status tm_dtype_from_cuda(int cuda, tm_dtype* out);
+
+// DLPack: the `code` and `bits` of a DLDataType of one lane, as of DLPack 1.1. Every type has one:
+// e4m3 is DLPack's e4m3fn (no infinities), the 6- and 4-bit floats have 6 and 4 bits, pointer is
+// an opaque handle of 64.
+// Errors: TM_ERR_INVALID (`code`, `bits` or `out` is NULL, no type), TM_ERR_NOT_FOUND (no
+//         counterpart, among them bool of other than 8 bits). On error the outputs are 0, or
+//         TM_DTYPE_NULL.
+TM_API TM_NODISCARD tm_status tm_dtype_to_dlpack(tm_dtype dtype, uint8_t* code, uint8_t* bits);
+TM_API TM_NODISCARD tm_status tm_dtype_from_dlpack(uint8_t code, uint8_t bits, tm_dtype* out);
+
 TM_EXTERN_C_END
 
 //===-- Types of the language (TM_DTYPE_OF) --------------------------------===//

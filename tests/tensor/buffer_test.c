@@ -109,11 +109,18 @@ Test(buffer, empty_like) {
     tm_auto_buffer other_device = tm_buffer_empty_like_on(&model, TM_CPU);
     cr_expect(tm_buffer_ok(&other_device));
     EXPECT_FAILS(tm_buffer_empty_like_on(&model, TM_DEVICE), TM_ERR_UNAVAILABLE);
+    tm_auto_buffer both = tm_buffer_empty_like_as_on(&model, TM_I32, TM_CPU);
+    cr_expect(eq(i64, both.size, 7));
+    cr_expect(eq(int, both.dtype, TM_I32));
+    cr_expect(eq(int, both.device.type, TM_CPU));
+    EXPECT_FAILS(tm_buffer_empty_like_as_on(&model, TM_I32, TM_DEVICE), TM_ERR_UNAVAILABLE);
+    EXPECT_FAILS(tm_buffer_empty_like_as_on(&model, TM_DTYPE_NULL, TM_CPU), TM_ERR_INVALID);
   }
   const tm_buffer null = tm_buffer_null();
   EXPECT_FAILS(tm_buffer_empty_like(&null), TM_ERR_INVALID);
   EXPECT_FAILS(tm_buffer_empty_like_as(&null, TM_U8), TM_ERR_INVALID);
   EXPECT_FAILS(tm_buffer_empty_like_on(&null, TM_CPU), TM_ERR_INVALID);
+  EXPECT_FAILS(tm_buffer_empty_like_as_on(&null, TM_U8, TM_CPU), TM_ERR_INVALID);
 }
 
 Test(buffer, out_of_memory_is_an_error_and_leaves_nothing) {
@@ -274,6 +281,112 @@ Test(buffer, typed_data_checks_the_dtype) {
   cr_expect(eq(str, (char*)tm_last_error()->message, "data of a buffer of f32 asked as f64"));
 }
 
+Test(buffer, data_or_is_the_other_where_there_is_none) {
+  float other = 1;
+  tm_auto_buffer buffer = make(10, TM_F32);
+  tm_auto_buffer nothing = make(0, TM_F64);
+  const tm_buffer null = tm_buffer_null();
+  tm_clear_error();
+  cr_expect(eq(ptr, TM_BUFFER_DATA_OR(float, &buffer, &other), buffer.data));
+  cr_expect(eq(ptr, TM_BUFFER_DATA_OR(float, &nothing, &other), &other));
+  cr_expect(eq(ptr, TM_BUFFER_DATA_OR(float, &null, &other), &other));
+  cr_expect(eq(ptr, TM_BUFFER_DATA_OR(float, &null, NULL), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_OK));
+  cr_expect(eq(ptr, TM_BUFFER_DATA_OR(int, &buffer, NULL), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
+}
+
+// The call gives NULL and leaves `status` on record.
+#define EXPECT_NO_DATA(call, status)                \
+  do {                                              \
+    tm_clear_error();                               \
+    cr_expect(eq(ptr, (call), NULL));               \
+    cr_expect(eq(int, tm_last_status(), (status))); \
+  } while (0)
+
+Test(buffer, data_at_is_an_element_whatever_its_type) {
+  tm_auto_buffer buffer = make(10, TM_F64);
+  tm_auto_buffer part = tm_buffer_slice(&buffer, 2, 5);
+  cr_expect(eq(ptr, tm_buffer_data_at(&buffer, 0), buffer.data));
+  cr_expect(eq(ptr, tm_buffer_data_at(&part, 3), (double*)buffer.data + 5));
+  cr_expect(eq(ptr, tm_buffer_data_at(&part, 5), (double*)buffer.data + 7));
+  EXPECT_NO_DATA(tm_buffer_data_at(&part, 6), TM_ERR_OUT_OF_RANGE);
+  cr_expect(eq(str, (char*)tm_last_error()->message, "element 6 of a buffer of 5"));
+  EXPECT_NO_DATA(tm_buffer_data_at(&part, -1), TM_ERR_OUT_OF_RANGE);
+  EXPECT_NO_DATA(tm_buffer_data_at(&part, INT64_MIN), TM_ERR_OUT_OF_RANGE);
+  tm_auto_buffer narrow = make(8, TM_U6);
+  cr_expect(eq(ptr, tm_buffer_data_at(&narrow, 4), (char*)narrow.data + 3));
+  EXPECT_NO_DATA(tm_buffer_data_at(&narrow, 2), TM_ERR_INVALID);
+  tm_auto_buffer nothing = make(0, TM_F64);
+  EXPECT_NO_DATA(tm_buffer_data_at(&nothing, 0), TM_OK);
+  EXPECT_NO_DATA(tm_buffer_data_at(&nothing, 1), TM_ERR_OUT_OF_RANGE);
+  const tm_buffer null = tm_buffer_null();
+  EXPECT_NO_DATA(tm_buffer_data_at(&null, 0), TM_ERR_INVALID);
+}
+
+Test(buffer, equal_is_the_same_elements_and_not_the_same_values) {
+  tm_auto_buffer a = make(10, TM_I32);
+  tm_auto_buffer b = make(10, TM_I32);
+  memset(a.data, 0, 40);
+  memset(b.data, 0, 40);
+  tm_auto_buffer shared = tm_buffer_share(&a);
+  const tm_buffer borrowed = tm_buffer_borrow(&a);
+  tm_auto_buffer shorter = tm_buffer_slice(&a, 0, 9);
+  tm_auto_buffer later = tm_buffer_slice(&a, 1, -1);
+  tm_auto_buffer later_too = tm_buffer_slice(&a, 1, 9);
+  tm_auto_buffer other_type = tm_buffer_as(&a, TM_F32);
+  cr_expect(tm_buffer_equal(&a, &shared) && tm_buffer_equal(&borrowed, &a));
+  cr_expect(tm_buffer_equal(&later, &later_too));
+  cr_expect(not(tm_buffer_equal(&a, &b)));
+  cr_expect(not(tm_buffer_equal(&a, &shorter)));
+  cr_expect(not(tm_buffer_equal(&shorter, &later)));
+  cr_expect(not(tm_buffer_equal(&a, &other_type)));
+  const tm_buffer null = tm_buffer_null();
+  const tm_buffer null_too = tm_buffer_null();
+  tm_auto_buffer nothing = make(0, TM_I32);
+  cr_expect(tm_buffer_equal(&null, &null_too));
+  cr_expect(not(tm_buffer_equal(&null, &nothing)));
+  const tm_buffer here = tm_buffer_from_borrowed(a.data, 10, TM_I32, cpu);
+  const tm_buffer pinned =
+      tm_buffer_from_borrowed(a.data, 10, TM_I32, tm_device_make(TM_CPU_PINNED, 0));
+  cr_expect(not(tm_buffer_equal(&here, &pinned)));
+}
+
+static char* text_of(const tm_buffer* buffer) {
+  static char text[TM_BUFFER_TEXT_SIZE];
+  tm_buffer_text(buffer, text, sizeof text);
+  return text;
+}
+
+Test(buffer, prints_type_size_address_and_base) {
+  void* const at = (void*)(uintptr_t)0x7f00dead0000;
+  tm_auto_buffer bytes = tm_buffer_adopt(at, 64, 64, TM_U8, cpu, NULL, NULL);
+  tm_auto_buffer numbers = tm_buffer_as(&bytes, TM_I32);
+  tm_auto_buffer part = tm_buffer_slice(&numbers, 12, -1);
+  tm_auto_buffer nibbles = tm_buffer_as_move(tm_buffer_slice(&bytes, 4, 3), TM_U4);
+  tm_auto_buffer sixes = tm_buffer_as_move(tm_buffer_slice(&bytes, 1, 3), TM_U6);
+  cr_expect(eq(str, text_of(&numbers), "i32[16]@0x7f00dead0000"));
+  cr_expect(eq(str, text_of(&part), "i32[4]@0x7f00dead0000+12"));
+  cr_expect(eq(str, text_of(&nibbles), "u4[6]@0x7f00dead0000+8"));
+  cr_expect(eq(str, text_of(&sixes), "u6[4]@0x7f00dead0000+1B"));
+  tm_auto_buffer foreign = tm_buffer_from_borrowed((char*)at + 4, 2, TM_F16, cpu);
+  cr_expect(eq(str, text_of(&foreign), "f16[2]@0x7f00dead0004"));
+  tm_auto_buffer nothing = make(0, TM_POINTER);
+  cr_expect(eq(str, text_of(&nothing), "pointer[0]@0x0"));
+  const tm_buffer null = tm_buffer_null();
+  cr_expect(eq(str, text_of(&null), "null"));
+  char cut[8];
+  tm_buffer_text(&part, cut, sizeof cut);
+  cr_expect(eq(str, cut, "i32[4]@"));
+}
+
+Test(buffer, no_text_is_longer_than_announced) {
+  void* const last = (void*)(UINTPTR_MAX - 7);
+  tm_auto_buffer longest = tm_buffer_from_borrowed(last, INT64_MAX / 8, TM_POINTER, cpu);
+  cr_assert(tm_buffer_ok(&longest));
+  cr_expect(eq(str, text_of(&longest), "pointer[1152921504606846975]@0xfffffffffffffff8"));
+}
+
 //===-- Slices and other types --------------------------------------------===//
 
 Test(buffer, slice_beyond_the_end_or_before_the_start_is_out_of_range) {
@@ -399,6 +512,7 @@ static tm_status use_buffers(tm_allocator* upstream) {
   TM_TRY_BUFFER(again, tm_buffer_slice(&adopted, 1, -1));
   TM_USE_ALLOCATOR(upstream);
   TM_TRY_BUFFER(like, tm_buffer_empty_like(&buffer));
+  TM_TRY_BUFFER(other, tm_buffer_empty_like_as_on(&buffer, TM_U4, TM_CPU));
   return TM_OK;
 }
 

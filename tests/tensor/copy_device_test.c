@@ -200,6 +200,33 @@ Test(copy_device, refuses_overlapping_ranges) {
   }
 }
 
+Test(copy_device, pointers_are_found_wherever_they_lie) {
+  enum { COUNT = 100 };
+  WITH_ALL() {
+    tm_auto_tensor pinned = count_up(TM_SHAPE(COUNT), TM_CPU_PINNED);
+    tm_auto_tensor device = make(TM_SHAPE(COUNT), TM_DEVICE);
+    tm_auto_tensor second = make(TM_SHAPE(COUNT), TM_DEVICE);
+    int32_t host[COUNT] = {0};
+    int32_t* x = TM_DATA(int32_t, &device);
+    int32_t* y = TM_DATA(int32_t, &second);
+    cr_expect(eq(ptr, TM_COPY_N(TM_DATA(int32_t, &pinned), COUNT, x), x + COUNT), "%s",
+              tm_last_error()->message);
+    cr_expect(eq(ptr, TM_COPY_N(x + 50, 50, TM_COPY_N(x, 50, y)), y + COUNT));
+    cr_expect(eq(ptr, TM_COPY_N(y + 10, 90, host), host + 90));
+    ASSERT_OK(tm_stream_sync(stream));
+    cr_expect(eq(int, memcmp(host, TM_DATA(int32_t, &pinned) + 10, 90 * sizeof *host), 0));
+    cr_expect(eq(ptr, TM_COPY_N(host, 50, host + 50), host + COUNT));
+    cr_expect(eq(int, host[50 + 7], 17));
+    cr_expect(eq(ptr, TM_COPY_N(x, 60, x + 40), NULL));  // they overlap
+    cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
+    ASSERT_OK(tm_stream_sync(stream));
+  }
+  tm_auto_tensor device = tm_empty_from(pool, TM_SHAPE(4), TM_I32);
+  int32_t host[4];
+  cr_expect(eq(ptr, TM_COPY_N(TM_DATA(int32_t, &device), 4, host), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_UNAVAILABLE));  // no current stream
+}
+
 Test(copy_device, buffers_and_fills) {
   WITH_ALL() {
     tm_auto_buffer x = tm_buffer_empty(1000, TM_U8, TM_CPU);

@@ -132,6 +132,90 @@ Test(copy, buffers) {
   cr_expect(eq(int, tm_buffer_clear(&null), TM_ERR_INVALID));
 }
 
+Test(copy, fill_bytes_of_a_buffer_stays_within_it) {
+  tm_auto_buffer whole = tm_buffer_empty_from(tm_host_allocator(), 9, TM_I16);
+  tm_auto_buffer middle = tm_buffer_slice(&whole, 3, 4);
+  EXPECT_OK(tm_buffer_fill_bytes(&whole, 0x11));
+  EXPECT_OK(tm_buffer_fill_bytes(&middle, 0x7f));
+  for (int i = 0; i < 9; i++) {
+    const int expected = i >= 3 && i < 7 ? 0x7f7f : 0x1111;
+    cr_expect(eq(int, TM_BUFFER_DATA(int16_t, &whole)[i], expected), "%d", i);
+  }
+  const tm_buffer null = tm_buffer_null();
+  cr_expect(eq(int, tm_buffer_fill_bytes(&null, 1), TM_ERR_INVALID));
+}
+
+Test(copy, of_the_first_elements_of_buffers) {
+  int32_t from[5] = {1, 2, 3, 4, 5};
+  int32_t to[4] = {0};
+  tm_auto_buffer x = tm_buffer_from_borrowed(from, 5, TM_I32, cpu);
+  tm_auto_buffer y = tm_buffer_from_borrowed(to, 4, TM_I32, cpu);
+  EXPECT_OK(tm_buffer_copy_n(&x, 3, &y));
+  cr_expect(eq(int, memcmp(to, (int32_t[]){1, 2, 3, 0}, sizeof to), 0));
+  EXPECT_OK(tm_buffer_copy_n(&x, 4, &y));
+  cr_expect(eq(int, to[3], 4));
+  EXPECT_OK(tm_buffer_copy_n(&x, 0, &y));
+  cr_expect(eq(int, tm_buffer_copy_n(&x, 5, &y), TM_ERR_OUT_OF_RANGE));
+  cr_expect(eq(int, tm_buffer_copy_n(&y, 5, &x), TM_ERR_OUT_OF_RANGE));
+  cr_expect(eq(int, tm_buffer_copy_n(&x, -1, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_buffer_copy_n(&x, 2, &x), TM_ERR_INVALID));  // they overlap
+  const tm_buffer null = tm_buffer_null();
+  cr_expect(eq(int, tm_buffer_copy_n(&x, 0, &null), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_buffer_copy_n(&null, 0, &x), TM_ERR_INVALID));
+}
+
+Test(copy, of_the_first_elements_writes_no_neighbour_in_the_same_byte) {
+  uint8_t from[4] = {0x21, 0x43, 0x65, 0x87};
+  uint8_t to[4] = {0xff, 0xff, 0xff, 0xff};
+  tm_auto_buffer x = tm_buffer_from_borrowed(from, 7, TM_U4, cpu);
+  tm_auto_buffer y = tm_buffer_from_borrowed(to, 8, TM_U4, cpu);
+  tm_auto_buffer same = tm_buffer_from_borrowed(to, 7, TM_U4, cpu);
+  EXPECT_OK(tm_buffer_copy_n(&x, 4, &y));
+  cr_expect(eq(int, memcmp(to, (uint8_t[]){0x21, 0x43, 0xff, 0xff}, sizeof to), 0));
+  cr_expect(eq(int, tm_buffer_copy_n(&x, 3, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_buffer_copy_n(&x, 7, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, to[2], 0xff));
+  EXPECT_OK(tm_buffer_copy_n(&x, 7, &same));
+  cr_expect(eq(int, memcmp(to, from, sizeof to), 0));
+}
+
+//===-- Pointers ----------------------------------------------------------===//
+
+Test(copy, of_pointers_returns_the_end) {
+  const int32_t from[5] = {1, 2, 3, 4, 5};
+  int32_t to[7] = {0};
+  int32_t* end = TM_COPY_N(from, 2, to);
+  end = TM_COPY_N(from + 2, 3, end);
+  end = TM_COPY_N(from, 0, end);
+  end = TM_COPY_N((const int32_t*)NULL, 0, end);
+  cr_expect(eq(ptr, end, to + 5));
+  cr_expect(eq(int, memcmp(to, (int32_t[]){1, 2, 3, 4, 5, 0, 0}, sizeof to), 0));
+}
+
+Test(copy, of_pointers_that_cannot_be_is_NULL_and_an_error) {
+  int64_t from[4] = {1, 2, 3, 4};
+  int64_t* const nowhere = NULL;
+  const struct {
+    int64_t* source;
+    int64_t count;
+    int64_t* destination;
+    tm_status status;
+  } rows[] = {
+      {from, -1, from, TM_ERR_INVALID},
+      {from, INT64_MAX / 4, from, TM_ERR_OVERFLOW},
+      {from, INT64_MAX, from, TM_ERR_OVERFLOW},
+      {nowhere, 2, from, TM_ERR_INVALID},
+      {from, 2, nowhere, TM_ERR_INVALID},
+      {from, 3, from + 1, TM_ERR_INVALID},  // they overlap
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    tm_clear_error();
+    cr_expect(eq(ptr, TM_COPY_N(rows[i].source, rows[i].count, rows[i].destination), NULL));
+    cr_expect(eq(int, tm_last_status(), rows[i].status), "%zu", i);
+  }
+  cr_expect(eq(int, memcmp(from, (int64_t[]){1, 2, 3, 4}, sizeof from), 0));
+}
+
 //===-- Strided -----------------------------------------------------------===//
 
 Test(copy, transposes) {

@@ -148,3 +148,82 @@ Test(dtype, types_of_the_language_are_found) {
   cr_expect(eq(int, TM_DTYPE_OF(long double), TM_DTYPE_NULL));
   cr_expect(eq(int, TM_DTYPE_OF(char), TM_DTYPE_OF(signed char)));  // on the machines we run on
 }
+
+//===-- Codes of others ---------------------------------------------------===//
+
+// Written out a second time, by hand, from library_types.h of CUDA 13 and dlpack.h 1.1.
+static const struct {
+  tm_dtype dtype;
+  int cuda;  // -1: none
+  uint8_t code;
+} codes[] = {
+    {TM_BOOL, -1, 6},  {TM_U8, 8, 1},       {TM_U16, 22, 1},   {TM_U32, 12, 1},   {TM_U64, 26, 1},
+    {TM_I8, 3, 0},     {TM_I16, 20, 0},     {TM_I32, 10, 0},   {TM_I64, 24, 0},   {TM_F16, 2, 2},
+    {TM_BF16, 14, 4},  {TM_F32, 0, 2},      {TM_F64, 1, 2},    {TM_E4M3, 28, 10}, {TM_E5M2, 29, 12},
+    {TM_E2M1, 33, 17}, {TM_E2M3, 31, 15},   {TM_E3M2, 32, 16}, {TM_U2, -1, 1},    {TM_U4, 18, 1},
+    {TM_U6, -1, 1},    {TM_POINTER, -1, 3},
+};
+
+Test(dtype, cuda_codes_are_cudas_both_ways) {
+  cr_assert(eq(sz, sizeof codes / sizeof codes[0], TM_DTYPES - 1));
+  for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    const char* name = tm_dtype_name(codes[i].dtype);
+    int cuda = 12345;
+    const tm_status expected_status = codes[i].cuda == -1 ? TM_ERR_NOT_FOUND : TM_OK;
+    cr_expect(eq(int, tm_dtype_to_cuda(codes[i].dtype, &cuda), expected_status), "%s", name);
+    cr_expect(eq(int, cuda, codes[i].cuda), "%s", name);
+    tm_dtype back = TM_F32;
+    cr_expect(eq(int, tm_dtype_from_cuda(codes[i].cuda, &back), expected_status), "%s", name);
+    cr_expect(eq(int, back, codes[i].cuda == -1 ? TM_DTYPE_NULL : codes[i].dtype), "%s", name);
+  }
+}
+
+Test(dtype, cuda_codes_of_nothing_here_are_not_found) {
+  const int others[] = {-2, 4, 5, 6, 7, 16, 17, 30, 34, 1000, -128 + 256};
+  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+    tm_dtype dtype = TM_F32;
+    cr_expect(eq(int, tm_dtype_from_cuda(others[i], &dtype), TM_ERR_NOT_FOUND), "%d", others[i]);
+    cr_expect(eq(int, dtype, TM_DTYPE_NULL));
+  }
+  int cuda = 5;
+  cr_expect(eq(int, tm_dtype_to_cuda(TM_DTYPE_NULL, &cuda), TM_ERR_INVALID));
+  cr_expect(eq(int, cuda, -1));
+  cr_expect(eq(int, tm_dtype_to_cuda((tm_dtype)99, &cuda), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_dtype_to_cuda(TM_F32, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_dtype_from_cuda(0, NULL), TM_ERR_INVALID));
+}
+
+Test(dtype, dlpack_codes_are_dlpacks_both_ways) {
+  for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    const char* name = tm_dtype_name(codes[i].dtype);
+    uint8_t code = 255;
+    uint8_t bits = 255;
+    cr_expect(eq(int, tm_dtype_to_dlpack(codes[i].dtype, &code, &bits), TM_OK), "%s", name);
+    cr_expect(eq(int, code, codes[i].code), "%s", name);
+    cr_expect(eq(int, bits, tm_dtype_bits(codes[i].dtype)), "%s", name);
+    tm_dtype back = TM_DTYPE_NULL;
+    cr_expect(eq(int, tm_dtype_from_dlpack(code, bits, &back), TM_OK), "%s", name);
+    cr_expect(eq(int, back, codes[i].dtype), "%s", name);
+  }
+}
+
+// Every pair of numbers is either one of the table or refused.
+Test(dtype, dlpack_codes_of_nothing_here_are_not_found) {
+  int found = 0;
+  for (int code = 0; code < 256; code++) {
+    for (int bits = 0; bits < 256; bits++) {
+      tm_dtype dtype = TM_F32;
+      const tm_status status = tm_dtype_from_dlpack((uint8_t)code, (uint8_t)bits, &dtype);
+      cr_expect(eq(int, status, dtype == TM_DTYPE_NULL ? TM_ERR_NOT_FOUND : TM_OK));
+      found += status == TM_OK;
+    }
+  }
+  cr_expect(eq(int, found, TM_DTYPES - 1));
+  uint8_t code = 9;
+  uint8_t bits = 9;
+  cr_expect(eq(int, tm_dtype_to_dlpack(TM_DTYPE_NULL, &code, &bits), TM_ERR_INVALID));
+  cr_expect(eq(int, code + bits, 0));
+  cr_expect(eq(int, tm_dtype_to_dlpack(TM_F32, NULL, &bits), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_dtype_to_dlpack(TM_F32, &code, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_dtype_from_dlpack(2, 32, NULL), TM_ERR_INVALID));
+}

@@ -3,11 +3,13 @@
 #include <tm/context/context.h>
 #include <tm/tensor/accessor.h>
 #include <tm/tensor/copy.h>
+#include <tm/tensor/dispatch.h>
 #include <tm/tensor/tensor.h>
 
 TM_EXTERN_C_BEGIN
 tm_tensor project(const tm_tensor* x, int64_t heads, unsigned columns);
 tm_status attention(tm_stream* stream, tm_allocator* stack, int tokens, size_t hidden);
+tm_status add(const tm_tensor* x, const tm_tensor* indices);
 TM_EXTERN_C_END
 
 tm_tensor project(const tm_tensor* x, int64_t heads, unsigned columns) {
@@ -54,4 +56,20 @@ tm_status attention(tm_stream* stream, tm_allocator* stack, int tokens, size_t h
     }
   }
   return TM_OK;
+}
+
+tm_status add(const tm_tensor* x, const tm_tensor* indices) {
+  if (tm_size(x) > 0)
+    return TM_DISPATCH(tm_dtype_of(x), (TM_F32, TM_F64, TM_I8), T, {
+      T* values = TM_DATA(T, x);
+      const T steps[] = {1, 2, 3};
+      TM_TRY(TM_DISPATCH(tm_dtype_of(indices), (TM_I32, TM_I64), Index, {
+        const Index* index = TM_DATA(Index, indices);
+        for (int64_t i = 0; i < tm_size(indices); i++) {
+          values[index[i]] = (T)(values[index[i]] + steps[i % 3]);
+        }
+      }));
+    });
+  else
+    return TM_OK;
 }
