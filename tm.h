@@ -30,6 +30,7 @@
 #include "tm/tensor/dry.h"
 #include "tm/tensor/dtype.h"
 #include "tm/tensor/layout.h"
+#include "tm/tensor/print.h"
 #include "tm/tensor/shape.h"
 #include "tm/tensor/tensor.h"
 
