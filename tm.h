@@ -35,6 +35,7 @@
 #include "tm/tensor/interval.h"
 #include "tm/tensor/layout.h"
 #include "tm/tensor/map.h"
+#include "tm/tensor/print.h"
 #include "tm/tensor/safetensors.h"
 #include "tm/tensor/shape.h"
 #include "tm/tensor/tensor.h"

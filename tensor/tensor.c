@@ -1,5 +1,7 @@
 #include "tm/tensor/tensor.h"
 
+#include <stdio.h>
+
 #include "tensor/memory.h"
 #include "tm/context/context.h"
 
@@ -287,13 +289,17 @@ tm_tensor tm_adopt_(void* data, size_t bytes, const tm_shape* shape, tm_dtype dt
   return make(storage, needed ? data : NULL, &layout, device, dtype);
 }
 
-// Whether `layout`, which may have been filled in by hand, is one and lies within the buffer.
-static tm_status check_within(const tm_buffer* buffer, const tm_layout* layout) {
+// Whether `layout`, which may have been filled in by hand, is one.
+static tm_status check_layout(const tm_layout* layout) {
   const int32_t rank = layout->ranked - 1;
   const tm_shape shape = tm_shape_make(rank, layout->shape);
   const tm_shape stride = tm_shape_make(rank, layout->stride);
   tm_layout checked;
-  TM_TRY(tm_layout_make_strided_(&shape, &stride, &checked));
+  return tm_layout_make_strided_(&shape, &stride, &checked);
+}
+
+static tm_status check_within(const tm_buffer* buffer, const tm_layout* layout) {
+  TM_TRY(check_layout(layout));
   if (tm_layout_cosize(layout) <= buffer->size) {
     return TM_OK;
   }
@@ -316,6 +322,57 @@ tm_tensor tm_from_buffer(const tm_buffer* buffer, const tm_layout* layout) {
   }
   return make(tm_storage_retain(buffer->storage), buffer->data, layout, buffer->device,
               (tm_dtype)buffer->dtype);
+}
+
+tm_tensor tm_from_whole_buffer(const tm_buffer* buffer) {
+  tm_layout layout;
+  if (!tm_buffer_ok(buffer)) {
+    (void)TM_NULL_HANDLE("a buffer");
+    return tm_null();
+  }
+  if (tm_layout_make(TM_SHAPE(buffer->size), &layout) != TM_OK) {
+    return tm_null();
+  }
+  return make(tm_storage_retain(buffer->storage), buffer->data, &layout, buffer->device,
+              (tm_dtype)buffer->dtype);
+}
+
+static tm_tensor empty_strided(const tm_layout* layout, tm_dtype dtype, tm_device device,
+                               tm_allocator* allocator) {
+  if (tm_layout_is_null(layout)) {
+    (void)TM_NULL_HANDLE("a layout");
+    return tm_null();
+  }
+  if (check_layout(layout) != TM_OK) {
+    return tm_null();
+  }
+  tm_auto_buffer buffer = tm_buffer_empty_(tm_layout_cosize(layout), dtype, device, allocator);
+  return tm_buffer_ok(&buffer) ? tm_from_buffer(&buffer, layout) : tm_null();
+}
+
+tm_tensor tm_empty_strided(const tm_layout* layout, tm_dtype dtype, tm_device_type type) {
+  return empty_strided(layout, dtype, tm_device_any_(type), NULL);
+}
+
+tm_tensor tm_empty_strided_on(const tm_layout* layout, tm_dtype dtype, tm_device device) {
+  return empty_strided(layout, dtype, device, NULL);
+}
+
+tm_tensor tm_empty_strided_from(tm_allocator* allocator, const tm_layout* layout, tm_dtype dtype) {
+  return empty_strided(layout, dtype, tm_device_none_(), allocator);
+}
+
+tm_buffer tm_buffer_of_capacity(const tm_tensor* tensor) {
+  tm_buffer buffer = tm_buffer_of(tensor);
+  const tm_storage* storage = buffer.storage;
+  if (storage) {
+    const size_t before = (size_t)((char*)buffer.data - (char*)storage->data);
+    int64_t count;
+    if (tm_dtype_count((tm_dtype)buffer.dtype, storage->size - before, &count) == TM_OK) {
+      buffer.size = count;
+    }
+  }
+  return buffer;
 }
 
 tm_buffer tm_buffer_of(const tm_tensor* tensor) {
@@ -392,6 +449,21 @@ int64_t tm_stride(const tm_tensor* tensor, int32_t dim) {
     (void)!tm_layout_stride(&tensor->layout, dim, &stride);
   }
   return stride;
+}
+
+void tm_tensor_text(const tm_tensor* tensor, char* text, size_t size) {
+  if (!tm_ok(tensor)) {
+    snprintf(text, size, "null");
+    return;
+  }
+  char layout[TM_LAYOUT_TEXT_SIZE];
+  char id[16] = "";
+  tm_layout_text(&tensor->layout, layout, sizeof layout);
+  if (tensor->device.type == TM_DEVICE) {
+    snprintf(id, sizeof id, ":%d", (int)tensor->device.id);
+  }
+  snprintf(text, size, "%s %s%s %s", tm_dtype_name(tm_dtype_of(tensor)),
+           tm_device_type_name((tm_device_type)tensor->device.type), id, layout);
 }
 
 void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype) {

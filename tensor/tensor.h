@@ -37,6 +37,8 @@
 
 TM_EXTERN_C_BEGIN
 
+enum { TM_TENSOR_TEXT_SIZE = 416 };  // bytes that hold any tensor as text, the NUL included
+
 // Only `layout.ranked - 1` entries of shape and stride are ever written, read or copied.
 typedef struct tm_tensor {
   tm_storage* storage;  // NULL for foreign memory that is borrowed, and where there is none
@@ -58,6 +60,15 @@ typedef struct tm_tensor {
 static inline tm_tensor tm_empty(tm_shape shape, tm_dtype dtype, tm_device_type type);
 static inline tm_tensor tm_empty_on(tm_shape shape, tm_dtype dtype, tm_device device);
 static inline tm_tensor tm_empty_from(tm_allocator* allocator, tm_shape shape, tm_dtype dtype);
+
+// The same with a layout: memory for all that it reaches, its cosize. Null on failure.
+// Errors: as tm_empty, TM_ERR_INVALID (a null layout, negative strides).
+TM_API TM_NODISCARD tm_tensor tm_empty_strided(const tm_layout* layout, tm_dtype dtype,
+                                               tm_device_type type);
+TM_API TM_NODISCARD tm_tensor tm_empty_strided_on(const tm_layout* layout, tm_dtype dtype,
+                                                  tm_device device);
+TM_API TM_NODISCARD tm_tensor tm_empty_strided_from(tm_allocator* allocator,
+                                                    const tm_layout* layout, tm_dtype dtype);
 
 // A contiguous tensor of the same shape, from the context: on the same device; on another device
 // type; of another dtype.
@@ -87,9 +98,18 @@ static inline tm_tensor tm_adopt(void* data, size_t bytes, tm_shape shape, tm_dt
 //         negative sizes or strides), TM_ERR_OVERFLOW.
 TM_API TM_NODISCARD tm_tensor tm_from_buffer(const tm_buffer* buffer, const tm_layout* layout);
 
+// All of a buffer as a tensor of one dimension, with a reference of its own. Null where `buffer`
+// is.
+TM_API TM_NODISCARD tm_tensor tm_from_whole_buffer(const tm_buffer* buffer);
+
 // The memory a tensor reaches, from its first element to its last, as a buffer with a reference of
 // its own. Null where `tensor` is.
 TM_API TM_NODISCARD tm_buffer tm_buffer_of(const tm_tensor* tensor);
+
+// The same to the end of the storage: what a tensor can grow into with tm_from_buffer. That is
+// beyond the buffer or the tensor that it was made of, where those end earlier. Memory that is
+// borrowed from outside has no known end: as tm_buffer_of. Null where `tensor` is.
+TM_API TM_NODISCARD tm_buffer tm_buffer_of_capacity(const tm_tensor* tensor);
 
 //===-- Lifetime ----------------------------------------------------------===//
 
@@ -167,6 +187,10 @@ TM_API size_t tm_byte_size(const tm_tensor* tensor);
 // TM_ERR_OUT_OF_RANGE where there is no such dimension; -1 for a null tensor.
 TM_API int64_t tm_dim(const tm_tensor* tensor, int32_t dim);
 TM_API int64_t tm_stride(const tm_tensor* tensor, int32_t dim);
+
+// Writes "f16 device:0 (20,50):(50,1)", or "null"; cuts at `size` bytes, the terminating NUL
+// included.
+TM_API void tm_tensor_text(const tm_tensor* tensor, char* text, size_t size);
 
 static inline bool tm_is_contiguous(const tm_tensor* tensor) {
   return tm_layout_is_contiguous(&tensor->layout);

@@ -92,6 +92,88 @@ Test(tensor, comes_from_the_context) {
   cr_expect(eq(u64, memory.frees, 1));
 }
 
+static tm_layout layout_of(const char* text) {
+  tm_layout layout;
+  cr_assert(eq(int, tm_layout_parse(text, &layout), TM_OK), "%s", tm_last_error()->message);
+  return layout;
+}
+
+Test(tensor, of_a_layout_has_memory_for_all_it_reaches) {
+  const tm_layout padded = layout_of("(3,4):(10,2)");
+  TM_WITH_ALLOCATOR(&memory.base) {
+    tm_auto_tensor x = tm_empty_strided(&padded, TM_I32, TM_CPU);
+    EXPECT_LAYOUT(x, "(3,4):(10,2)");
+    cr_expect(eq(sz, x.storage->size, 27 * sizeof(int32_t)));
+    tm_auto_tensor here = tm_empty_strided_on(&padded, TM_U4, cpu);
+    cr_expect(eq(sz, here.storage->size, 14));
+    EXPECT_LAYOUT(here, "(3,4):(10,2)");
+    EXPECT_FAILS(tm_empty_strided(&padded, TM_I32, TM_DEVICE), TM_ERR_UNAVAILABLE);
+  }
+  const tm_layout broadcast = layout_of("(1000,5):(0,1)");
+  tm_auto_tensor row = tm_empty_strided_from(&memory.base, &broadcast, TM_U8);
+  cr_expect(eq(sz, row.storage->size, 5));
+  cr_expect(eq(i64, tm_size(&row), 5000));
+  const tm_layout nothing = layout_of("(0,5):(7,1)");
+  tm_auto_tensor none = tm_empty_strided_from(&memory.base, &nothing, TM_U8);
+  cr_expect(tm_ok(&none));
+  EXPECT_LAYOUT(none, "(0,5):(7,1)");
+  cr_expect(eq(ptr, none.data, NULL));
+}
+
+Test(tensor, of_a_layout_that_is_none_fails) {
+  const tm_layout null = {0};
+  const tm_layout by_hand = {.ranked = 2, .shape = {4}, .stride = {-1}};
+  const tm_layout far = layout_of("(2):(4611686018427387904)");
+  EXPECT_FAILS(tm_empty_strided_from(&memory.base, &null, TM_U8), TM_ERR_INVALID);
+  EXPECT_FAILS(tm_empty_strided_from(&memory.base, &by_hand, TM_U8), TM_ERR_INVALID);
+  EXPECT_FAILS(tm_empty_strided_from(&memory.base, &far, TM_F64), TM_ERR_OVERFLOW);
+  EXPECT_FAILS(tm_empty_strided_from(NULL, &far, TM_U8), TM_ERR_INVALID);
+  cr_expect(eq(u64, memory.allocs, 0));
+}
+
+Test(tensor, of_a_whole_buffer_and_what_it_can_grow_into) {
+  tm_buffer buffer = tm_buffer_empty_from(&memory.base, 12, TM_I32);
+  tm_buffer second_half = tm_buffer_slice(&buffer, 6, -1);
+  tm_auto_tensor whole = tm_from_whole_buffer(&second_half);
+  EXPECT_LAYOUT(whole, "(6):(1)");
+  cr_expect(eq(ptr, whole.data, (int32_t*)buffer.data + 6));
+  const tm_layout small = layout_of("(2,2):(3,1)");
+  tm_auto_tensor x = tm_from_buffer(&second_half, &small);
+  tm_buffer_release(&buffer);
+  tm_buffer_release(&second_half);
+  tm_auto_buffer reached = tm_buffer_of(&x);
+  tm_auto_buffer capacity = tm_buffer_of_capacity(&x);
+  cr_expect(eq(i64, reached.size, 5));
+  cr_expect(eq(i64, capacity.size, 6));
+  cr_expect(eq(ptr, capacity.data, whole.data));
+  tm_auto_tensor grown = tm_view_move(tm_from_whole_buffer(&capacity), TM_SHAPE(2, 3));
+  EXPECT_LAYOUT(grown, "(2,3):(3,1)");
+  cr_expect(eq(u64, memory.frees, 0));
+  char bytes[8];
+  const tm_tensor foreign = tm_from_borrowed(bytes, TM_SHAPE(5), TM_U8, cpu);
+  const tm_buffer foreign_capacity = tm_buffer_of_capacity(&foreign);
+  cr_expect(eq(i64, foreign_capacity.size, 5));
+  const tm_tensor null = tm_null();
+  const tm_buffer null_buffer = tm_buffer_null();
+  EXPECT_FAILS(tm_from_whole_buffer(&null_buffer), TM_ERR_INVALID);
+  const tm_buffer of_null = tm_buffer_of_capacity(&null);
+  cr_expect(not(tm_buffer_ok(&of_null)));
+}
+
+Test(tensor, prints_type_device_and_layout) {
+  char text[TM_TENSOR_TEXT_SIZE];
+  tm_auto_tensor x = make(TM_SHAPE(20, 50), TM_U6);
+  tm_tensor_text(&x, text, sizeof text);
+  cr_expect(eq(str, text, "u6 cpu (20,50):(50,1)"));
+  const tm_tensor far =
+      tm_from_borrowed((void*)0x100, TM_SHAPE(), TM_F16, tm_device_make(TM_DEVICE, 3));
+  tm_tensor_text(&far, text, sizeof text);
+  cr_expect(eq(str, text, "f16 device:3 ():()"));
+  const tm_tensor null = tm_null();
+  tm_tensor_text(&null, text, sizeof text);
+  cr_expect(eq(str, text, "null"));
+}
+
 // The hot path has a function for common ranks: all of them against the plain one.
 Test(tensor, every_rank_has_the_layout_of_its_shape) {
   const int64_t sizes[] = {3, 1, 4, 1, 5, 2, 1, 2};
@@ -719,6 +801,8 @@ static tm_status use_tensors(tm_allocator* upstream) {
     TM_TRY_TENSOR(y, tm_t_move(tm_view(&x, TM_SHAPE(-1, 16))));
     TM_TRY_TENSOR(z, tm_empty_from(upstream, TM_SHAPE(i, 2, 3, 4, 5), TM_U4));
     TM_TRY_TENSOR(like, tm_empty_like(&y));
+    TM_TRY_TENSOR(strided, tm_empty_strided_from(upstream, &y.layout, TM_F64));
+    TM_TRY_TENSOR(implicit, tm_empty_strided(&y.layout, TM_U2, TM_CPU));
   }
   return TM_OK;
 }
