@@ -31,6 +31,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <iosfwd>
 #include <new>
@@ -1052,6 +1053,24 @@ class buffer {
     return buffer(detail::making{}, then, [&] { return tm_buffer_as_move(release(), dtype); });
   }
 
+  // Element 0, checked to be a T, or `other` where there is none.
+  template <class T>
+  T* data_or(T* other, on_failure then = {}) const {
+    return c_.data ? data<T>(then) : other;
+  }
+  // Element `index`, whatever its type; the end where that is the size.
+  void* data_at(int64_t index, on_failure then = {}) const {
+    void* element = tm_buffer_data_at(&c_, index);
+    detail::expect(element || (tm_buffer_ok(&c_) && index == 0), then, "the buffer");
+    return element;
+  }
+
+  // Whether both are the same elements of the same memory, whatever it holds.
+  friend bool operator==(const buffer& a, const buffer& b) noexcept {
+    return tm_buffer_equal(&a.c_, &b.c_);
+  }
+  friend bool operator!=(const buffer& a, const buffer& b) noexcept { return !(a == b); }
+
   // From here on the memory is also used on `stream`.
   void record_stream(stream_ref stream) const { check(tm_buffer_record_stream(&c_, stream.get())); }
   [[nodiscard]] tm_status record_stream(stream_ref stream, std::nothrow_t /*nothrow*/) const {
@@ -1239,6 +1258,20 @@ class tensor : public detail::tensor_views<tensor> {
     detail::expect(tm_ok(&c_), then, "the tensor");
   }
 
+  // A tensor with a layout, with memory for all that it reaches.
+  [[nodiscard]] static tensor strided(const tm_layout& layout, tm_dtype dtype, place where,
+                                      on_failure then = {}) {
+    return tensor(detail::making{}, then, [&] {
+      return where.from() ? tm_empty_strided_from(where.from(), &layout, dtype)
+                          : tm_empty_strided_on(&layout, dtype, where.device());
+    });
+  }
+
+  // All of a buffer, as one dimension.
+  [[nodiscard]] static tensor of(const buffer& memory, on_failure then = {}) {
+    return tensor(detail::making{}, then, [&] { return tm_from_whole_buffer(memory.get()); });
+  }
+
   // Takes memory over: see tm_adopt.
   [[nodiscard]] static tensor adopt_memory(void* data, size_t bytes, const dims& shape,
                                            tm_dtype dtype, tm_device device, tm_deleter deleter,
@@ -1313,6 +1346,11 @@ class tensor : public detail::tensor_views<tensor> {
   // The memory the tensor reaches, from its first element to its last.
   [[nodiscard]] buffer memory(on_failure then = {}) const {
     return buffer(detail::making{}, then, [&] { return tm_buffer_of(&c_); });
+  }
+
+  // The same to the end of the storage: what the tensor can grow into.
+  [[nodiscard]] buffer capacity(on_failure then = {}) const {
+    return buffer(detail::making{}, then, [&] { return tm_buffer_of_capacity(&c_); });
   }
 
   // From here on the memory is also used on `stream`.
@@ -1391,16 +1429,38 @@ class tensor_ : public tensor, public detail::tensor_views<tensor_<T>> {
   return tensor(detail::making{}, then, [&] { return tm_empty_like_as(like.get(), dtype); });
 }
 
-// "f16 device:0 (20,50):(50,1)", "i32 cpu (7)"; "null".
+[[nodiscard]] inline buffer empty_like(const buffer& like, on_failure then = {}) {
+  return buffer(detail::making{}, then, [&] { return tm_buffer_empty_like(like.get()); });
+}
+[[nodiscard]] inline buffer empty_like(const buffer& like, tm_device_type type,
+                                       on_failure then = {}) {
+  return buffer(detail::making{}, then, [&] { return tm_buffer_empty_like_on(like.get(), type); });
+}
+[[nodiscard]] inline buffer empty_like(const buffer& like, tm_dtype dtype, on_failure then = {}) {
+  return buffer(detail::making{}, then, [&] { return tm_buffer_empty_like_as(like.get(), dtype); });
+}
+[[nodiscard]] inline buffer empty_like(const buffer& like, tm_dtype dtype, tm_device_type type,
+                                       on_failure then = {}) {
+  return buffer(detail::making{}, then,
+                [&] { return tm_buffer_empty_like_as_on(like.get(), dtype, type); });
+}
+
+// "f16 device:0 (20,50):(50,1)" and "i32[4]@0x7f0c5a000000+12", as C prints them; "null".
 inline std::string to_string(const tensor& t) {
-  return t ? std::string(tm_dtype_name(t.dtype())) + " " + to_string(t.device()) + " " +
-                 to_string(t.layout())
-           : "null";
+  char text[TM_TENSOR_TEXT_SIZE];
+  tm_tensor_text(t.get(), text, sizeof text);
+  return text;
 }
 inline std::string to_string(const buffer& b) {
-  return b ? std::string(tm_dtype_name(b.dtype())) + " " + to_string(b.device()) + " " +
-                 to_string(dims(b.size()))
-           : "null";
+  char text[TM_BUFFER_TEXT_SIZE];
+  tm_buffer_text(b.get(), text, sizeof text);
+  return text;
+}
+
+// A tensor's values for people: see tm/tensor/print.h.
+inline void print(const tensor& t, FILE* file = stdout) { check(tm_print(t.get(), file)); }
+[[nodiscard]] inline tm_status print(const tensor& t, FILE* file, std::nothrow_t /*nothrow*/) {
+  return tm_print(t.get(), file);
 }
 
 //===-- Copies ------------------------------------------------------------===//
@@ -1422,6 +1482,24 @@ inline void copy(const buffer& source, const buffer& destination) {
   return tm_buffer_copy(source.get(), destination.get());
 }
 
+inline void copy(const buffer& source, int64_t count, const buffer& destination) {
+  check(tm_buffer_copy_n(source.get(), count, destination.get()));
+}
+[[nodiscard]] inline tm_status copy(const buffer& source, int64_t count, const buffer& destination,
+                                    std::nothrow_t /*nothrow*/) {
+  return tm_buffer_copy_n(source.get(), count, destination.get());
+}
+
+// Between pointers, wherever they lie; returns the end of the copy. With std::nothrow NULL on
+// failure. See TM_COPY_N.
+template <class T>
+T* copy(const T* source, int64_t count, T* destination, on_failure then = {}) {
+  static_assert(std::is_trivially_copyable<T>::value, "copied as bytes");
+  T* end = static_cast<T*>(tm_copy_n_(source, count, sizeof(T), destination));
+  detail::expect(end || count == 0, then, "the pointer");
+  return end;
+}
+
 inline void clear(const tensor& destination) { check(tm_clear(destination.get())); }
 [[nodiscard]] inline tm_status clear(const tensor& destination, std::nothrow_t /*nothrow*/) {
   return tm_clear(destination.get());
@@ -1431,6 +1509,13 @@ inline void clear(const buffer& destination) { check(tm_buffer_clear(destination
   return tm_buffer_clear(destination.get());
 }
 
+inline void fill_bytes(const buffer& destination, uint8_t value) {
+  check(tm_buffer_fill_bytes(destination.get(), value));
+}
+[[nodiscard]] inline tm_status fill_bytes(const buffer& destination, uint8_t value,
+                                          std::nothrow_t /*nothrow*/) {
+  return tm_buffer_fill_bytes(destination.get(), value);
+}
 inline void fill_bytes(const tensor& destination, uint8_t value) {
   check(tm_fill_bytes(destination.get(), value));
 }

@@ -1,5 +1,6 @@
 // Typed buffers and tensors, shapes, and what prints.
 
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -175,10 +176,51 @@ void text() {
   TM_CHECK(tmcore::to_string(x.t()) == "u6 cpu (50,20):(1,50)");
   TM_CHECK(to_string(x.shape()) == "(20,50)");
   TM_CHECK(tmcore::to_string(x.layout()) == "(20,50):(50,1)");
-  TM_CHECK(to_string(buffer_<int>(7, TM_CPU)) == "i32 cpu (7)");
+  TM_CHECK(to_string(buffer_<int>(reinterpret_cast<int*>(0x100), 7, tmcore::cpu)) ==
+           "i32[7]@0x100");
   TM_CHECK(to_string(tmcore::tensor()) == "null" && to_string(tmcore::buffer()) == "null");
   TM_CHECK(tmcore::to_string(tmcore::cuda(3)) == "device:3");
   TM_CHECK(tmcore::to_string(tmcore::cpu_pinned) == "cpu_pinned");
+}
+
+void buffers_by_element_and_compared() {
+  const buffer_<int> a(6, TM_CPU);
+  const tmcore::buffer part = a.slice(2);
+  int other = 7;
+  TM_CHECK(part.data_at(1) == a.data() + 3 && part.data_at(4) == a.end());
+  TM_CHECK(part.data_or(&other) == a.data() + 2);
+  TM_CHECK(tmcore::buffer().data_or(&other) == &other);
+  TM_CHECK(part.data_at(5, std::nothrow) == nullptr);
+  TM_CHECK_EQ(tm_last_status(), TM_ERR_OUT_OF_RANGE);
+  TM_CHECK(part == a.slice(2, 4) && part != a && tmcore::buffer() == tmcore::buffer());
+  TM_CHECK_EQ(tmcore::empty_like(part).byte_size(), 16u);
+  TM_CHECK_EQ(tmcore::empty_like(part, TM_CPU).dtype(), TM_I32);
+  TM_CHECK_EQ(tmcore::empty_like(part, TM_U4).byte_size(), 2u);
+  TM_CHECK_EQ(tmcore::empty_like(part, TM_F64, TM_CPU).byte_size(), 32u);
+}
+
+void tensors_of_layouts_and_whole_buffers() {
+  tm_layout layout;
+  TM_CHECK_OK(tm_layout_parse("(2,3):(5,1)", &layout));
+  const tmcore::tensor x = tmcore::tensor::strided(layout, TM_F32, TM_CPU);
+  TM_CHECK(to_string(x) == "f32 cpu (2,3):(5,1)");
+  TM_CHECK_EQ(x.capacity().size(), 8);
+  const tmcore::tensor y = tmcore::tensor::strided(layout, TM_F32, tm_host_allocator());
+  TM_CHECK_EQ(y.memory().size(), 8);
+  const tmcore::tensor row = tmcore::tensor::of(x.slice(1, 1).capacity());
+  TM_CHECK(to_string(row) == "f32 cpu (3):(1)");
+  TM_CHECK(!tmcore::tensor::of(tmcore::buffer(), std::nothrow));
+}
+
+void prints_values() {
+  char text[100] = "";
+  std::FILE* file = fmemopen(text, sizeof text, "w");
+  const tensor_<int> x({2}, TM_CPU);
+  tmcore::clear(x);
+  tmcore::print(x, file);
+  std::fclose(file);
+  TM_CHECK(std::string(text) == "i32 cpu (2):(1)\n[0, 0]\n");
+  TM_CHECK_EQ(tmcore::print(x, nullptr, std::nothrow), TM_ERR_INVALID);
 }
 
 void copies() {
@@ -191,6 +233,13 @@ void copies() {
   TM_CHECK_EQ(a[3], 2);
   tmcore::clear(b);
   TM_CHECK_EQ(b[3], 0);
+  tmcore::copy(a, 2, b);
+  TM_CHECK(b[1] == 2 && b[2] == 0);
+  const int* from = a.data();
+  TM_CHECK(tmcore::copy(from + 1, 2, b.data()) == b.data() + 2 && b[0] == 2);
+  TM_CHECK(tmcore::copy(from, -1, b.data(), std::nothrow) == nullptr);
+  tmcore::fill_bytes(b.slice(3), 1);
+  TM_CHECK(b[3] == 0x01010101 && b[2] == 0);
   const tensor_<int> x({2, 3}, TM_CPU);
   const tmcore::tensor y = tmcore::empty_like(x.t());
   tmcore::fill_bytes(x, 1);
@@ -214,6 +263,9 @@ int main() {
   RUN_TEST(a_typed_handle_is_not_another_type_by_the_back_door);
   RUN_TEST(shapes_take_any_integers);
   RUN_TEST(text);
+  RUN_TEST(buffers_by_element_and_compared);
+  RUN_TEST(tensors_of_layouts_and_whole_buffers);
+  RUN_TEST(prints_values);
   RUN_TEST(copies);
   return 0;
 }
