@@ -51,6 +51,7 @@ static const int32_t device_codes[TM_DEVICE_TYPES] = {
 
 // Code and bits tell all types apart.
 static tm_status read_dtype(DLDataType from, tm_dtype* out) {
+  *out = TM_DTYPE_NULL;
   if (from.lanes == 0) {
     return TM_RAISE(TM_ERR_INVALID, "DLPack: elements of 0 lanes");
   }

@@ -11,5 +11,5 @@ if grep -qE '__(asan|tsan)_init' "$3"; then
 fi
 # The error record and the first context are thread-local: with them the shim takes more than the
 # loader keeps free for libraries that come late.
-export GLIBC_TUNABLES=glibc.rtld.optional_static_tls=4096
+export GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384
 exec /usr/bin/python3 -B "$1" "$2" "$PWD/$3"
