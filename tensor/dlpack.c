@@ -31,39 +31,29 @@ enum {
 
 //===-- Codes -------------------------------------------------------------===//
 
-enum { INT = 0, UINT = 1, FLOAT = 2, HANDLE = 3, BFLOAT = 4, BOOL = 6 };
-enum { E4M3FN = 10, E5M2 = 12, E2M3FN = 15, E3M2FN = 16, E2M1FN = 17 };
-
-static const uint8_t type_codes[TM_DTYPES] = {
-    [TM_BOOL] = BOOL,   [TM_U8] = UINT,        [TM_U16] = UINT,    [TM_U32] = UINT,
-    [TM_U64] = UINT,    [TM_I8] = INT,         [TM_I16] = INT,     [TM_I32] = INT,
-    [TM_I64] = INT,     [TM_F16] = FLOAT,      [TM_BF16] = BFLOAT, [TM_F32] = FLOAT,
-    [TM_F64] = FLOAT,   [TM_E4M3] = E4M3FN,    [TM_E5M2] = E5M2,   [TM_E2M1] = E2M1FN,
-    [TM_E2M3] = E2M3FN, [TM_E3M2] = E3M2FN,    [TM_U2] = UINT,     [TM_U4] = UINT,
-    [TM_U6] = UINT,     [TM_POINTER] = HANDLE,
-};
-
 static const int32_t device_codes[TM_DEVICE_TYPES] = {
     [TM_CPU] = 1,
     [TM_CPU_PINNED] = 3,
     [TM_DEVICE] = 2,
 };
 
-// Code and bits tell all types apart.
 static tm_status read_dtype(DLDataType from, tm_dtype* out) {
-  *out = TM_DTYPE_NULL;
   if (from.lanes == 0) {
     return TM_RAISE(TM_ERR_INVALID, "DLPack: elements of 0 lanes");
   }
-  for (int dtype = TM_DTYPE_NULL + 1; dtype < TM_DTYPES && from.lanes == 1; dtype++) {
-    if (type_codes[dtype] == from.code && tm_dtype_bits((tm_dtype)dtype) == from.bits) {
-      *out = (tm_dtype)dtype;
-      return TM_OK;
-    }
+  if (from.lanes == 1 && tm_dtype_from_dlpack(from.code, from.bits, out) == TM_OK) {
+    return TM_OK;
   }
   return TM_RAISE(TM_ERR_UNAVAILABLE,
                   "DLPack: no dtype here for elements of type code %u, %u bits, %u lanes",
                   from.code, from.bits, from.lanes);
+}
+
+// Every type of a tensor has a counterpart.
+static DLDataType describe_dtype(tm_dtype dtype) {
+  DLDataType described = {0, 0, 1};
+  (void)!tm_dtype_to_dlpack(dtype, &described.code, &described.bits);
+  return described;
 }
 
 // Producers disagree on the id of host memory, which says nothing.
@@ -117,7 +107,6 @@ static void export_destroy(exported* self) {
 
 static DLTensor export_describe(exported* self, const tm_tensor* tensor) {
   const int32_t rank = tm_rank(tensor);
-  const uint8_t bits = (uint8_t)tm_dtype_bits(tm_dtype_of(tensor));
   for (int32_t i = 0; i < rank; i++) {
     self->dims[i] = tensor->layout.shape[i];
     self->dims[rank + i] = tensor->layout.stride[i];
@@ -126,7 +115,7 @@ static DLTensor export_describe(exported* self, const tm_tensor* tensor) {
       .data = tensor->data,
       .device = {device_codes[tensor->device.type], tensor->device.id},
       .ndim = rank,
-      .dtype = {type_codes[tensor->dtype], bits, 1},
+      .dtype = describe_dtype(tm_dtype_of(tensor)),
       .shape = self->dims,
       .strides = self->dims + rank,
   };
@@ -238,7 +227,7 @@ static tm_status read_data(const DLTensor* from, const tm_tensor* tensor, void**
 
 // All of the tensor but its storage.
 static tm_status read_tensor(const DLTensor* from, tm_tensor* out, size_t* bytes) {
-  tm_dtype dtype;
+  tm_dtype dtype = TM_DTYPE_NULL;
   TM_TRY(read_dtype(from->dtype, &dtype));
   TM_TRY(read_device(from->device, &out->device));
   TM_TRY(read_layout(from, &out->layout));
