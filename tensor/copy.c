@@ -5,12 +5,11 @@
 #include "alloc/cuda_runtime.h"
 #include "tensor/copy_plan.h"
 #include "tensor/memory.h"
+#include "tensor/stream_use.h"
 #include "tm/context/context.h"
 #include "tm/tensor/dry.h"
 
 //===-- Checks ------------------------------------------------------------===//
-
-static bool is_on_host(const tm_tensor* tensor) { return tensor->device.type != TM_DEVICE; }
 
 static size_t bytes_reached(const tm_tensor* tensor) {
   size_t bytes = 0;
@@ -25,7 +24,7 @@ static bool may_overlap(const tm_tensor* a, const tm_tensor* b) {
     if (a->storage != b->storage) {
       return false;
     }
-  } else if (is_on_host(a) != is_on_host(b)) {
+  } else if (tm_on_host_(a) != tm_on_host_(b)) {
     return false;
   }
   const uintptr_t a_begin = (uintptr_t)a->data;
@@ -201,10 +200,10 @@ static struct cudaExtent extent_of(const tm_copy_plan_* plan) {
 }
 
 static enum cudaMemcpyKind kind_of(const tm_tensor* source, const tm_tensor* destination) {
-  if (is_on_host(source)) {
+  if (tm_on_host_(source)) {
     return cudaMemcpyHostToDevice;
   }
-  return is_on_host(destination) ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice;
+  return tm_on_host_(destination) ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice;
 }
 
 // Between devices, or on a stream of a third one: only the peer calls reach memory of pools without
@@ -263,57 +262,6 @@ static tm_status enqueue_fill(const tm_tensor* destination, uint8_t value,
   return TM_OK;
 }
 
-// The stream that a device operation runs on. A stream without a handle is one that its owner took
-// back: CUDA would take that for the default stream.
-static tm_stream* find_stream(void) {
-  tm_stream* stream = tm_require_stream();
-  if (stream && !tm_stream_handle(stream)) {
-    (void)TM_RAISE(TM_ERR_INVALID, "the current stream was disowned");
-    return NULL;
-  }
-  return stream;
-}
-
-// Has the free of the tensor's memory wait for `stream`. Pageable memory is done with when the
-// runtime's call returns.
-static tm_status record_use(const tm_tensor* tensor, tm_stream* stream) {
-  if (!tensor->storage || tensor->device.type == TM_CPU || tensor->storage->stream == stream) {
-    return TM_OK;
-  }
-  return tm_storage_record_stream(tensor->storage, stream);
-}
-
-static bool is_of(const tm_tensor* tensor, const tm_stream* stream) {
-  return tensor->device.id == tm_stream_device(stream).id;
-}
-
-// A fill, and a copy from or to the host, is work of the device whose memory it is: another reaches
-// that by peer access at most.
-static tm_status check_own_device(const tm_tensor* tensor, const tm_stream* stream) {
-  return is_on_host(tensor) || is_of(tensor, stream)
-             ? TM_OK
-             : TM_RAISE(TM_ERR_INVALID,
-                        "memory of device %d is written or read on a stream of device %d",
-                        (int)tensor->device.id, (int)tm_stream_device(stream).id);
-}
-
-// Whether the copy is between devices, as seen from the stream's. Both must be there still: what a
-// lost one answers would be put down to the stream's.
-static tm_status check_devices(const tm_tensor* source, const tm_tensor* destination,
-                               const tm_stream* stream, bool* by_peer) {
-  *by_peer = false;
-  if (is_on_host(source) || is_on_host(destination)) {
-    TM_TRY(check_own_device(source, stream));
-    return check_own_device(destination, stream);
-  }
-  *by_peer = !is_of(source, stream) || !is_of(destination, stream);
-  if (*by_peer) {
-    TM_TRY(tm_device_check_(source->device.id));
-    TM_TRY(tm_device_check_(destination->device.id));
-  }
-  return TM_OK;
-}
-
 // The uses are recorded twice: before, because what a record needs must be there before anything is
 // queued; after, because a record covers what is queued by then.
 static tm_status copy_on_stream(const tm_tensor* source, const tm_tensor* destination,
@@ -321,22 +269,22 @@ static tm_status copy_on_stream(const tm_tensor* source, const tm_tensor* destin
   if (!is_pitched(plan, plan->source) || !is_pitched(plan, plan->destination)) {
     return not_pitched(source, destination);
   }
-  tm_stream* stream = find_stream();
+  tm_stream* stream = tm_stream_use_find_();
   if (!stream) {
     return tm_last_status();
   }
   bool by_peer;
-  TM_TRY(check_devices(source, destination, stream, &by_peer));
-  TM_TRY(record_use(source, stream));
-  TM_TRY(record_use(destination, stream));
+  TM_TRY(tm_stream_use_check_copy_(source, destination, stream, &by_peer));
+  TM_TRY(tm_stream_use_record_(source, stream));
+  TM_TRY(tm_stream_use_record_(destination, stream));
   {
     TM_ON_DEVICE(tm_stream_device(stream).id);
     cudaStream_t handle = tm_stream_handle(stream);
     TM_TRY(by_peer ? enqueue_peer_copy(source, destination, plan, handle)
                    : enqueue_copy(source, destination, plan, handle));
   }
-  TM_TRY(record_use(source, stream));
-  return record_use(destination, stream);
+  TM_TRY(tm_stream_use_record_(source, stream));
+  return tm_stream_use_record_(destination, stream);
 }
 
 static tm_status fill_on_stream(const tm_tensor* destination, uint8_t value,
@@ -344,17 +292,17 @@ static tm_status fill_on_stream(const tm_tensor* destination, uint8_t value,
   if (!is_pitched(plan, plan->destination)) {
     return not_pitched(destination, destination);
   }
-  tm_stream* stream = find_stream();
+  tm_stream* stream = tm_stream_use_find_();
   if (!stream) {
     return tm_last_status();
   }
-  TM_TRY(check_own_device(destination, stream));
-  TM_TRY(record_use(destination, stream));
+  TM_TRY(tm_stream_use_check_(destination, stream));
+  TM_TRY(tm_stream_use_record_(destination, stream));
   {
     TM_ON_DEVICE(tm_stream_device(stream).id);
     TM_TRY(enqueue_fill(destination, value, plan, tm_stream_handle(stream)));
   }
-  return record_use(destination, stream);
+  return tm_stream_use_record_(destination, stream);
 }
 
 //===-- Tensors -----------------------------------------------------------===//
@@ -370,7 +318,7 @@ tm_status tm_copy(const tm_tensor* source, const tm_tensor* destination) {
     tm_dry_count_(tm_byte_size(source));
     return TM_OK;
   }
-  if (!is_on_host(source) || !is_on_host(destination)) {
+  if (!tm_on_host_(source) || !tm_on_host_(destination)) {
     return copy_on_stream(source, destination, &plan);
   }
   copy_on_host(&plan, source->data, destination->data);
@@ -392,7 +340,7 @@ tm_status tm_fill_bytes(const tm_tensor* destination, uint8_t value) {
     tm_dry_count_(tm_byte_size(destination));
     return TM_OK;
   }
-  if (!is_on_host(destination)) {
+  if (!tm_on_host_(destination)) {
     return fill_on_stream(destination, value, &plan);
   }
   fill_on_host(&plan, value, destination->data);
@@ -480,6 +428,7 @@ static tm_status locate(const void* pointer, tm_device* out) {
 }
 
 static tm_status borrow_bytes(void* data, size_t size, tm_tensor* out) {
+  out->dtype = TM_DTYPE_NULL;
   if (!data) {
     return TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes from or to NULL", size);
   }

@@ -1,12 +1,11 @@
 #include "tensor/transfer.h"
+#include "tensor/stream_use.h"
 
 #include "tm/alloc/host.h"
 #include "tm/context/context.h"
 #include "tm/tensor/copy.h"
 
 enum { STAGING_SIZE = 4 << 20 };  // bytes
-
-static bool is_on_host(const tm_tensor* tensor) { return tensor->device.type != TM_DEVICE; }
 
 tm_tensor tm_transfer_empty_(const tm_transfer_target* target, const tm_shape* shape,
                              tm_dtype dtype) {
@@ -36,7 +35,7 @@ tm_status tm_transfer_fill_(const tm_tensor* tensor, tm_transfer_read_ read, voi
   if (bytes == 0) {
     return TM_OK;
   }
-  if (is_on_host(tensor) && !tm_is_dry(tensor)) {
+  if (tm_on_host_(tensor) && !tm_is_dry(tensor)) {
     return read(user, offset, tm_data(tensor), bytes);
   }
   return fill_staged(tensor, (int64_t)bytes, read, user, offset);
@@ -48,13 +47,13 @@ tm_tensor tm_transfer_to_host_(const tm_tensor* tensor) {
                    tm_byte_size(tensor));
     return tm_null();
   }
-  if (!tm_ok(tensor) || (is_on_host(tensor) && tm_is_contiguous(tensor))) {
+  if (!tm_ok(tensor) || (tm_on_host_(tensor) && tm_is_contiguous(tensor))) {
     return tm_share(tensor);
   }
   tm_auto_tensor host =
       tm_empty_from(tm_host_allocator(), tm_shape_of(tensor), tm_dtype_of(tensor));
   if (!tm_ok(&host) || tm_copy(tensor, &host) != TM_OK ||
-      (!is_on_host(tensor) && tm_stream_sync(tm_current_stream()) != TM_OK)) {
+      (!tm_on_host_(tensor) && tm_stream_sync(tm_current_stream()) != TM_OK)) {
     return tm_null();
   }
   return tm_move(&host);
