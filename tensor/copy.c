@@ -428,17 +428,13 @@ static tm_status locate(const void* pointer, tm_device* out) {
 }
 
 static tm_status borrow_bytes(void* data, size_t size, tm_tensor* out) {
-  out->dtype = TM_DTYPE_NULL;
-  if (!data) {
-    return TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes from or to NULL", size);
-  }
   tm_buffer buffer = tm_buffer_null();
-  TM_TRY(locate(data, &buffer.device));
   buffer.data = data;
   buffer.size = (int64_t)size;
   buffer.dtype = TM_U8;
+  const tm_status status = locate(data, &buffer.device);
   *out = borrow_as_tensor(&buffer);
-  return TM_OK;
+  return status;
 }
 
 void* tm_copy_n_(const void* source, int64_t count, size_t element, void* destination) {
@@ -455,6 +451,10 @@ void* tm_copy_n_(const void* source, int64_t count, size_t element, void* destin
   if (__builtin_mul_overflow((size_t)count, element, &bytes) || bytes > PTRDIFF_MAX) {
     (void)TM_RAISE(TM_ERR_OVERFLOW, "copy of %lld elements of %zu bytes", (long long)count,
                    element);
+    return NULL;
+  }
+  if (!source || !destination) {
+    (void)TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes from or to NULL", bytes);
     return NULL;
   }
   if (borrow_bytes((void*)(uintptr_t)source, bytes, &from) != TM_OK ||
