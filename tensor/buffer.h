@@ -162,9 +162,8 @@ static inline void* tm_buffer_data_or(const tm_buffer* buffer, tm_dtype dtype, v
 
 // Element `index`, whatever its type; where `index` is the size, the end. NULL on failure, and
 // without raising where the buffer has no elements and `index` is 0.
-// Errors: TM_ERR_OUT_OF_RANGE (below 0 or above the size), TM_ERR_INVALID (null; an element
-// narrower
-//         than a byte that does not begin at a whole one).
+// Errors: TM_ERR_OUT_OF_RANGE (below 0 or above the size), TM_ERR_INVALID (null; an
+//         element narrower than a byte that does not begin at a whole one).
 TM_API TM_NODISCARD void* tm_buffer_data_at(const tm_buffer* buffer, int64_t index);
 
 // Whether two buffers are the same elements: the same memory, size, dtype and device. What the
