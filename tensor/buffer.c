@@ -140,15 +140,15 @@ bool tm_buffer_equal(const tm_buffer* a, const tm_buffer* b) {
 }
 
 void tm_buffer_text(const tm_buffer* buffer, char* text, size_t size) {
-  if (!tm_buffer_ok(buffer)) {
+  const tm_dtype dtype = (tm_dtype)buffer->dtype;
+  const uint64_t width = (uint64_t)tm_dtype_bits(dtype);
+  if (width == 0) {
     snprintf(text, size, "null");
     return;
   }
-  const tm_dtype dtype = (tm_dtype)buffer->dtype;
   const uintptr_t at = (uintptr_t)buffer->data;
   const uintptr_t begin = buffer->storage ? (uintptr_t)buffer->storage->data : at;
   const uint64_t bits = (uint64_t)(at - begin) * 8;  // below 2^63: addresses are of 48 bits, or 57
-  const uint64_t width = (uint64_t)tm_dtype_bits(dtype);
   char base[32] = "";
   if (bits % width != 0) {
     snprintf(base, sizeof base, "+%" PRIu64 "B", bits / 8);

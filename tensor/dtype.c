@@ -93,7 +93,7 @@ tm_status tm_dtype_parse(const char* name, tm_dtype* out) {
 
 enum { NO_CODE = -1 };
 
-static const int8_t cuda_codes[TM_DTYPES] = {
+static const int16_t cuda_codes[TM_DTYPES] = {
     [TM_DTYPE_NULL] = NO_CODE,
     [TM_BOOL] = NO_CODE,
     [TM_U8] = 8,

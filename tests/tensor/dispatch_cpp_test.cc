@@ -24,9 +24,12 @@ int kind() {
   return std::is_same<T, __half>::value * 1000 + TM_DTYPE_OF(T);
 }
 
-struct counted {
+class counted {
+ public:
   explicit counted(int* count) : count_(count) {}
   ~counted() { ++*count_; }
+
+ private:
   int* count_;
 };
 
