@@ -9,7 +9,7 @@ if grep -qE '__(asan|tsan)_init' "$3"; then
   echo "SKIPPED, the shim is built with a sanitizer"
   exit 0
 fi
-# The error record and the first context are thread-local, and the CUDA runtime has 16 KiB of its own:
-# with them the shim takes more than the loader keeps free for libraries that come late.
-export GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536
+# The error record and the first context are thread-local: with them the shim takes more than the
+# loader keeps free for libraries that come late.
+export GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384
 exec /usr/bin/python3 -B "$1" "$2" "$PWD/$3"
