@@ -80,9 +80,18 @@ static tm_status check_dtype(tm_dtype dtype) {
                                              tm_dtype_name(dtype));
 }
 
+// The last byte may have bits that are not the tensor's: of a neighbour, or what was there before.
 static tm_status put_values(tm_archive* archive, const tm_tensor* tensor) {
   TM_TRY_TENSOR(host, tm_transfer_to_host_(tensor));
-  return put_bytes(archive, tm_data(&host), tm_byte_size(&host));
+  const size_t first = archive->size + TM_ARCHIVE_FIELD_;
+  const size_t bytes = tm_byte_size(&host);
+  TM_TRY(put_bytes(archive, tm_data(&host), bytes));
+  if (bytes) {
+    const unsigned used = tm_archive_last_bits_(tm_dtype_of(&host), tm_size(&host));
+    char* const last = archive->data + first + bytes - 1;
+    *last = (char)((unsigned)*last & ((1u << used) - 1));
+  }
+  return TM_OK;
 }
 
 static tm_status put_layout(tm_archive* archive, const void* thing) {
