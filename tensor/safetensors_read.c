@@ -393,7 +393,8 @@ static tm_tensor_map* load_file(const char* path, const tm_transfer_target* targ
     (void)TM_RAISE(TM_ERR_INVALID, "safetensors: the path is NULL");
     return NULL;
   }
-  source from = {.name = path, .file = open(path, O_RDONLY | O_CLOEXEC)};
+  // What is no file is refused below; a pipe without a writer would keep us here.
+  source from = {.name = path, .file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)};
   if (from.file < 0) {
     (void)raise_errno(path);
     return NULL;

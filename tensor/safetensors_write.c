@@ -1,11 +1,10 @@
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tensor/json.h"
 #include "tensor/little_endian.h"
+#include "tensor/output_file.h"
 #include "tensor/safetensors_names.h"
 #include "tensor/transfer.h"
 #include "tm/alloc/bookkeeping.h"
@@ -58,7 +57,7 @@ static tm_status check_item(const tm_tensor_map_entry* entry, size_t* bytes) {
     return TM_RAISE(TM_ERR_INVALID, "safetensors: \"%.64s\": %lld of %s fill no whole bytes",
                     entry->key, (long long)size, tm_dtype_name(dtype));
   }
-  return TM_OK;
+  return tm_transfer_check_(&entry->tensor);
 }
 
 static tm_status collect(plan* p) {
@@ -256,43 +255,11 @@ tm_buffer tm_safetensors_encode(const tm_tensor_map* map) {
   return made;
 }
 
-static tm_status raise_errno(const char* name) {
-  return TM_RAISE(TM_ERR_IO, "%s: %s", name, strerror(errno));
-}
-
-// Writes a new file and lets it take the place of `path`.
-static tm_status write_file(const plan* p, const char* path, const char* scratch) {
-  sink to = {.name = path};
-  to.file = open(scratch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (to.file < 0) {
-    return raise_errno(scratch);
-  }
-  tm_status status = write_all(p, &to);
-  if (status == TM_OK && fsync(to.file) != 0) {
-    status = raise_errno(path);
-  }
-  if (close(to.file) != 0 && status == TM_OK) {
-    status = raise_errno(path);
-  }
-  if (status == TM_OK && rename(scratch, path) != 0) {
-    status = raise_errno(path);
-  }
-  if (status != TM_OK) {
-    (void)unlink(scratch);
-  }
-  return status;
-}
-
 static tm_status save(const plan* p, const char* path) {
-  const size_t size = strlen(path) + 32;
-  char* const scratch = tm_bookkeeping_alloc(size, "the name of a file");
-  if (!scratch) {
-    return TM_ERR_NO_MEMORY;
-  }
-  snprintf(scratch, size, "%s.%ld.tmp", path, (long)getpid());
-  const tm_status status = write_file(p, path, scratch);
-  tm_bookkeeping_free(scratch);
-  return status;
+  tm_output_file file;
+  TM_TRY(tm_output_file_open_(path, &file));
+  sink to = {.file = file.descriptor, .name = path};
+  return tm_output_file_close_(&file, write_all(p, &to));
 }
 
 tm_status tm_safetensors_save(const tm_tensor_map* map, const char* path) {
