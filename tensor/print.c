@@ -334,6 +334,9 @@ tm_status tm_print(const tm_tensor* tensor, FILE* file) {
   if (!file) {
     return TM_RAISE(TM_ERR_INVALID, "tm_print: file is NULL");
   }
+  if (!tensor) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_print: tensor is NULL");
+  }
   printout p = {.tensor = tensor};
   tm_layout_copy(&tensor->layout, &p.layout);
   const tm_status status = print(&p, file);

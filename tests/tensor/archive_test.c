@@ -4,6 +4,8 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -189,6 +191,97 @@ Test(archive, values_go_to_a_device_and_come_back) {
     tm_auto_tensor y = tm_archive_get_tensor(&second);
     expect_tensor(&y, TM_SHAPE(300, 7), TM_I32, 9);
     cr_expect(memcmp(tm_buffer_data(&back), tm_data(&x), tm_byte_size(&x)) == 0);
+  }
+}
+
+//===-- Any tensors -------------------------------------------------------===//
+
+static uint64_t random_state;
+
+static int64_t draw(int64_t below) {
+  random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+  return (int64_t)((random_state >> 33) % (uint64_t)below);
+}
+
+// A view of what was drawn; of types narrower than a byte, all of it.
+static tm_tensor draw_tensor(void) {
+  tm_shape shape = TM_SHAPE();
+  tm_shape order = TM_SHAPE();
+  shape.rank = order.rank = (int32_t)draw(5);
+  const int32_t turn = (int32_t)draw(5);
+  for (int32_t i = 0; i < shape.rank; i++) {
+    shape.dim[i] = draw(6);
+    order.dim[i] = (i + turn) % shape.rank;
+  }
+  const tm_dtype dtype = (tm_dtype)(1 + draw(TM_POINTER - 1));
+  tm_tensor tensor = make_tensor(shape, dtype, (uint8_t)draw(256));
+  if (tm_dtype_bits(dtype) < 8) {
+    return tensor;
+  }
+  tensor = tm_permute_move(tensor, order);
+  if (shape.rank > 0 && tm_dim(&tensor, 0) > 1) {
+    tensor = tm_slice_outer_move(tensor, draw(2), tm_dim(&tensor, 0) - 1);
+  }
+  cr_assert(tm_ok(&tensor), "%s", tm_last_error()->message);
+  return tensor;
+}
+
+// The model: element by element, in row-major order.
+static void expect_same_elements(const tm_tensor* is, const tm_tensor* was) {
+  const tm_shape shape = tm_shape_of(was);
+  const size_t bytes = (size_t)tm_dtype_bits(tm_dtype_of(was)) / 8;
+  tm_shape index = shape;
+  for (int64_t i = 0; i < tm_size(was); i++) {
+    int64_t rest = i;
+    int64_t offset;
+    for (int32_t d = shape.rank - 1; d >= 0; rest /= shape.dim[d], d--) {
+      index.dim[d] = rest % shape.dim[d];
+    }
+    ASSERT_OK(tm_layout_offset(&was->layout, index, &offset));
+    cr_assert(memcmp((char*)tm_data(is) + (size_t)i * bytes,
+                     (char*)tm_data(was) + (size_t)offset * bytes, bytes) == 0);
+  }
+}
+
+static void expect_same_tensor(const tm_tensor* is, const tm_tensor* was) {
+  const tm_shape is_shape = tm_shape_of(is);
+  const tm_shape was_shape = tm_shape_of(was);
+  cr_assert(tm_ok(is), "%s", tm_last_error()->message);
+  cr_assert(eq(int, tm_dtype_of(is), tm_dtype_of(was)));
+  cr_assert(tm_shape_equal(&is_shape, &was_shape));
+  cr_assert(tm_is_contiguous(is));
+  if (tm_dtype_bits(tm_dtype_of(was)) >= 8) {
+    expect_same_elements(is, was);
+  } else if (tm_size(was) != 0) {
+    cr_assert(memcmp(tm_data(is), tm_data(was), tm_byte_size(was)) == 0);
+  }
+}
+
+Test(archive, any_map_comes_back) {
+  const uint64_t seed = 20240608;
+  random_state = seed;
+  fprintf(stderr, "seed %" PRIu64 "\n", seed);
+  for (int n = 0; n < 500; n++) {
+    tm_auto_tensor_map map = tm_tensor_map_create();
+    tm_auto_archive archive = tm_archive_create();
+    const int64_t count = draw(6);
+    for (int64_t i = 0; i < count; i++) {
+      const char key[] = {(char)('a' + i), (char)('a' + draw(26)), 0};
+      tm_auto_tensor tensor = draw_tensor();
+      ASSERT_OK(tm_tensor_map_produce(map, key, &tensor));
+    }
+    ASSERT_OK(tm_archive_put_map(archive, map));
+    tm_archive_reader reader = open_it(archive);
+    tm_auto_tensor_map back = tm_archive_get_map(&reader);
+    cr_assert(back != NULL, "%s", tm_last_error()->message);
+    const tm_tensor_map_entry* is = tm_tensor_map_first(back);
+    const tm_tensor_map_entry* was = tm_tensor_map_first(map);
+    for (; was; was = tm_tensor_map_next(was), is = tm_tensor_map_next(is)) {
+      cr_assert(is != NULL);
+      cr_assert(eq(str, (char*)is->key, (char*)was->key));
+      expect_same_tensor(&is->tensor, &was->tensor);
+    }
+    cr_assert(is == NULL);
   }
 }
 

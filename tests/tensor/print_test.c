@@ -262,6 +262,7 @@ Test(print_device, without_a_stream_or_while_capturing_nothing_is_written) {
 Test(print, files_that_cannot_be_written_are_errors) {
   tm_auto_tensor x = count_up(TM_SHAPE(3));
   cr_expect(eq(int, tm_print(&x, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_print(NULL, stderr), TM_ERR_INVALID));
   FILE* full = fopen("/dev/full", "w");
   cr_assert(full != NULL);
   cr_expect(eq(int, tm_print(&x, full), TM_ERR_IO));

@@ -790,6 +790,27 @@ Test(safetensors, every_beginning_of_a_file_is_corrupt) {
   free(bytes);
 }
 
+// Whatever a changed bit makes of it: a status, and nothing left behind.
+Test(safetensors, every_change_of_a_bit_is_survived) {
+  size_t size;
+  char* bytes = read_whole(FIXTURES "numpy.safetensors", &size);
+  char* copy = malloc(size);  // as large, so that ASan sees a read behind it
+  cr_assert(copy != NULL);
+  const int64_t live = tm_bookkeeping_live();
+  for (size_t bit = 0; bit < 8 * size; bit++) {
+    memcpy(copy, bytes, size);
+    copy[bit / 8] = (char)((unsigned)copy[bit / 8] ^ 1u << bit % 8);
+    tm_tensor_map* map = tm_safetensors_decode(copy, size, TM_CPU);
+    const tm_status status = map ? TM_OK : tm_last_status();
+    cr_assert(status == TM_OK || status == TM_ERR_CORRUPT || status == TM_ERR_UNAVAILABLE,
+              "bit %zu: %s", bit, tm_last_error()->message);
+    tm_tensor_map_release(map);
+  }
+  cr_expect(eq(i64, tm_bookkeeping_live(), live));
+  free(copy);
+  free(bytes);
+}
+
 //===-- Out of memory -----------------------------------------------------===//
 
 static tm_status produce(tm_tensor_map* map, tm_allocator* upstream, const char* name) {
