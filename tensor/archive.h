@@ -58,7 +58,8 @@ static inline void tm_archive_close_(tm_archive** archive) { tm_archive_release(
 #define tm_auto_archive __attribute__((cleanup(tm_archive_close_))) tm_archive*
 
 // Puts a copy behind what is there. Values on a device are fetched through the current stream.
-// Errors: TM_ERR_INVALID (null, addresses, which mean nothing elsewhere, dry memory),
+// Errors: TM_ERR_INVALID (null, a layout that is none, addresses, which mean nothing elsewhere, dry
+//         memory),
 //         TM_ERR_OVERFLOW, TM_ERR_NO_MEMORY, TM_ERR_CAPTURING (values on a device, and the current
 //         stream is being captured: the capture stays as it is), and those of tm_copy and
 //         tm_stream_sync. On error the archive is unchanged.

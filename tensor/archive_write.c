@@ -94,9 +94,18 @@ static tm_status put_values(tm_archive* archive, const tm_tensor* tensor) {
   return TM_OK;
 }
 
+// One that was filled in by hand may be none.
+static tm_status check_layout(const tm_layout* layout) {
+  const int32_t rank = tm_layout_rank(layout);
+  tm_layout checked;
+  return tm_layout_make_strided(tm_shape_make(rank, layout->shape),
+                                tm_shape_make(rank, layout->stride), &checked);
+}
+
 static tm_status put_layout(tm_archive* archive, const void* thing) {
   const tm_layout* const layout = thing;
   const int32_t rank = tm_layout_rank(layout);
+  TM_TRY(check_layout(layout));
   TM_TRY(put_field(archive, TM_ARCHIVE_LAYOUT_));
   TM_TRY(put_field(archive, (uint64_t)rank));
   TM_TRY(put_fields(archive, layout->shape, rank));

@@ -203,7 +203,26 @@ static double decode_float(tm_dtype dtype, uint64_t bits) {
   }
 }
 
-// Writes one value; returns its length. The sign of what is no number means nothing.
+// Writes a float; returns its length. The sign of what is no number means nothing. The point is one
+// in every locale: a comma would look like the end of the value.
+static int float_text(double value, char* text) {
+  if (isnan(value)) {
+    return snprintf(text, CELL_TEXT_SIZE, "nan");
+  }
+  snprintf(text, CELL_TEXT_SIZE, "%g", value);
+  char* out = text;
+  for (const char* at = text; *at; at++) {
+    if (strchr("0123456789+-einf", *at)) {
+      *out++ = *at;
+    } else if (out[-1] != '.') {  // there is a digit before it; it may have several bytes
+      *out++ = '.';
+    }
+  }
+  *out = '\0';
+  return (int)(out - text);
+}
+
+// Writes one value; returns its length.
 static int value_text(tm_dtype dtype, uint64_t bits, char* text) {
   const int unused = 64 - tm_dtype_bits(dtype);
   switch (dtype) {
@@ -224,11 +243,8 @@ static int value_text(tm_dtype dtype, uint64_t bits, char* text) {
       return snprintf(text, CELL_TEXT_SIZE, "%" PRIu64, bits);
     case TM_POINTER:
       return snprintf(text, CELL_TEXT_SIZE, "0x%" PRIx64, bits);
-    default: {
-      const double value = decode_float(dtype, bits);
-      return isnan(value) ? snprintf(text, CELL_TEXT_SIZE, "nan")
-                          : snprintf(text, CELL_TEXT_SIZE, "%g", value);
-    }
+    default:
+      return float_text(decode_float(dtype, bits), text);
   }
 }
 

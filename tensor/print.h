@@ -7,7 +7,8 @@
 //    [    0,     0,     0, ...,     0,     0,     0]]
 //
 // Up to 1000 values are shown all; of more, every dimension that is long shows its ends. Floats
-// have 6 significant digits. What is narrower than a byte is packed from the low bits up.
+// have 6 significant digits and a point, whatever the locale. What is narrower than a byte is
+// packed from the low bits up.
 #ifndef TM_TENSOR_PRINT_H_
 #define TM_TENSOR_PRINT_H_
 

@@ -692,17 +692,21 @@ Test(archive, a_put_that_failed_leaves_no_trace_in_the_next) {
   cr_expect(memcmp(tm_archive_data(archive), tm_archive_data(fresh), tm_archive_size(fresh)) == 0);
 }
 
-Test(archive, null_things_are_errors) {
+Test(archive, null_things_and_layouts_that_are_none_are_errors) {
   tm_auto_archive archive = tm_archive_create();
   tm_auto_tensor x = make_tensor(TM_SHAPE(2), TM_F32, 0);
   const tm_tensor null = tm_null();
   const tm_buffer null_buffer = tm_buffer_null();
   const tm_layout null_layout = {.ranked = 0};
+  const tm_layout rank_9 = {.ranked = 10};
+  const tm_layout negative = {.ranked = 2, .shape = {-1}, .stride = {1}};
   tm_archive_reader reader;
   cr_expect(eq(int, tm_archive_put_tensor(NULL, &x), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_tensor(archive, &null), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_buffer(archive, &null_buffer), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_layout(archive, &null_layout), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_layout(archive, &rank_9), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_layout(archive, &negative), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_map(archive, NULL), TM_ERR_INVALID));
   tm_layout layout;
   cr_expect(eq(int, tm_archive_get_layout(NULL, &layout), TM_ERR_INVALID));
