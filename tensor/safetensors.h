@@ -35,10 +35,10 @@ TM_EXTERN_C_BEGIN
 // Ownership: the caller releases the map.
 // Errors: TM_ERR_CORRUPT (no such file: sizes that lie, tensors that overlap or leave bytes out, a
 //         name twice, no JSON, an unknown type or field), TM_ERR_UNAVAILABLE (a type that tmcore
-//         has not, more than 8 dimensions, no allocator or stream), TM_ERR_NOT_FOUND, TM_ERR_IO
-//         (also what is no regular file), TM_ERR_INVALID (NULL), TM_ERR_CAPTURING (to a device, and
-//         the current stream is being captured: the capture stays as it is), and those of the
-//         allocator and of tm_buffer_copy.
+//         has not, more than 8 dimensions, a NUL in a name or a text, no allocator or stream),
+//         TM_ERR_NOT_FOUND, TM_ERR_IO (also what is no regular file), TM_ERR_INVALID (NULL),
+//         TM_ERR_CAPTURING (to a device, and the current stream is being captured: the capture
+//         stays as it is), and those of the allocator and of tm_buffer_copy.
 TM_API TM_NODISCARD tm_tensor_map* tm_safetensors_load(const char* path, tm_device_type type);
 TM_API TM_NODISCARD tm_tensor_map* tm_safetensors_load_from(tm_allocator* allocator,
                                                             const char* path);
