@@ -59,9 +59,8 @@ static inline void tm_archive_close_(tm_archive** archive) { tm_archive_release(
 
 // Puts a copy behind what is there. Values on a device are fetched through the current stream.
 // Errors: TM_ERR_INVALID (null, a layout that is none, addresses, which mean nothing elsewhere, dry
-//         memory),
-//         TM_ERR_OVERFLOW, TM_ERR_NO_MEMORY, TM_ERR_CAPTURING (values on a device, and the current
-//         stream is being captured: the capture stays as it is), and those of tm_copy and
+//         memory), TM_ERR_OVERFLOW, TM_ERR_NO_MEMORY, TM_ERR_CAPTURING (values on a device, and the
+//         current stream is being captured: the capture stays as it is), and those of tm_copy and
 //         tm_stream_sync. On error the archive is unchanged.
 TM_API TM_NODISCARD tm_status tm_archive_put_layout(tm_archive* archive, const tm_layout* layout);
 TM_API TM_NODISCARD tm_status tm_archive_put_buffer(tm_archive* archive, const tm_buffer* buffer);

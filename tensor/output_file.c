@@ -92,10 +92,47 @@ static tm_status open_beside(const struct stat* old, tm_output_file* file) {
   return old ? pass_permissions_on(file, old) : TM_OK;
 }
 
+//===-- An open one -------------------------------------------------------===//
+
+// The number behind one of the folders of open files; -1 where there is none.
+static int descriptor_of(const char* path) {
+  static const char* const folders[] = {"/proc/self/fd/", "/dev/fd/"};
+  for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+    const size_t length = strlen(folders[i]);
+    if (strncmp(path, folders[i], length) == 0 && path[length] >= '0' && path[length] <= '9') {
+      char* end;
+      const long number = strtol(path + length, &end, 10);
+      return *end == '\0' && number <= INT_MAX ? (int)number : -1;
+    }
+  }
+  return -1;
+}
+
+// The open file that a path means, as /dev/stdout does by its link: opened anew, it would begin at
+// its start, and sockets cannot be; replaced, what else is written to it would be lost.
+static int find_open(const char* path) {
+  char target[64];
+  const int number = descriptor_of(path);
+  if (number >= 0) {
+    return number;
+  }
+  const ssize_t size = readlink(path, target, sizeof target - 1);
+  if (size < 0) {
+    return -1;
+  }
+  target[size] = '\0';
+  return descriptor_of(target);
+}
+
 //===-- Public ------------------------------------------------------------===//
 
 static tm_status open_any(tm_output_file* file) {
   struct stat status;
+  const int number = find_open(file->name);
+  if (number >= 0) {
+    file->descriptor = fcntl(number, F_DUPFD_CLOEXEC, 0);
+    return file->descriptor >= 0 ? TM_OK : raise_errno(file);
+  }
   const bool exists = stat(file->name, &status) == 0;
   if (!exists && errno != ENOENT) {
     return raise_errno(file);

@@ -14,10 +14,11 @@ typedef struct tm_output_file {
 } tm_output_file;
 
 // Begins to write what will be at `path`, which must stay until the end. A regular file there
-// passes its permissions on, and its owner where the system allows that; a pipe or a device is
-// opened, a pipe when its reader comes. Errors: TM_ERR_IO (what the system refuses, a link to
-// nothing), TM_ERR_NO_MEMORY. On error nothing
-//         is open and nothing was made.
+// passes its permissions on, and its owner where the system allows that. A pipe or a device is
+// opened, a pipe when its reader comes. A path that means an open file (/dev/stdout,
+// /proc/self/fd/7) goes on with that, where it is.
+// Errors: TM_ERR_IO (what the system refuses, a link to nothing), TM_ERR_NO_MEMORY. On error
+//         nothing is open and nothing was made.
 TM_NODISCARD tm_status tm_output_file_open_(const char* path, tm_output_file* out);
 
 // Ends it. With a `status` of TM_OK the file takes its place; with another it is removed, and what

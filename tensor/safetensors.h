@@ -53,11 +53,14 @@ TM_API TM_NODISCARD tm_tensor_map* tm_safetensors_decode_from(tm_allocator* allo
 
 // Writes the map to a file, which appears when it is complete and replaces one that was there: it
 // has the permissions of that, and its owner where the system allows it. Of a symbolic link, what
-// it leads to is replaced. A pipe or a device (/dev/stdout) is written to as it is; a pipe whose
-// reader is gone raises SIGPIPE, as for every write. Threads and processes may save to one path:
-// the last one stays. Tensors on a device are fetched through the current stream; those that are
-// not contiguous become so. Errors: TM_ERR_INVALID (NULL, a type that files do not have, elements
-// that fill no whole bytes, a
+// it leads to is replaced. Threads and processes may save to one path: the last one stays.
+//
+// Pipes, devices and what this process has open (/dev/stdout, /proc/self/fd/7) are written to as
+// they are, from where they are; a pipe whose reader is gone raises SIGPIPE, as for every write.
+//
+// Tensors on a device are fetched through the current stream; those that are not contiguous become
+// so.
+// Errors: TM_ERR_INVALID (NULL, a type that files do not have, elements that fill no whole bytes, a
 //         name that is no UTF-8 or that files reserve, dry memory), TM_ERR_OVERFLOW (a header of
 //         more than 100 million bytes), TM_ERR_CAPTURING (values on a device, and the current
 //         stream is being captured: the capture stays as it is), TM_ERR_IO (also a link to

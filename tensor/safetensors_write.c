@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -167,10 +168,16 @@ static tm_status make_plan(const tm_tensor_map* map, plan* p) {
 
 //===-- Writing -----------------------------------------------------------===//
 
+// Whether it is worth trying again. A pipe that somebody made non-blocking may be full.
+static bool can_go_on(int file) {
+  struct pollfd wanted = {.fd = file, .events = POLLOUT};
+  return errno == EINTR || (errno == EAGAIN && (poll(&wanted, 1, -1) > 0 || errno == EINTR));
+}
+
 static tm_status put_file(const sink* to, const char* bytes, size_t size) {
   while (size > 0) {
     const ssize_t done = write(to->file, bytes, size);
-    if (done < 0 && errno != EINTR) {
+    if (done < 0 && !can_go_on(to->file)) {
       return TM_RAISE(TM_ERR_IO, "%s: %s", to->name, strerror(errno));
     }
     if (done > 0) {

@@ -753,3 +753,28 @@ static tm_status there_and_back(tm_allocator* upstream) {
 }
 
 Test(archive, survives_every_failure) { expect_survives_every_failure(there_and_back); }
+
+static tm_status there_and_back_by_device(tm_allocator* upstream) {
+  tm_archive_reader reader;
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_stream order = tm_stream_create(0, 0);
+  if (!archive || !order) return tm_last_status();
+  TM_USE_STREAM(order);
+  TM_TRY(put_in(archive, upstream));
+  TM_TRY(tm_archive_open_from(tm_cuda_allocator(0), tm_archive_data(archive),
+                              tm_archive_size(archive), &reader));
+  tm_auto_tensor_map map = tm_archive_get_map(&reader);
+  if (!map) return tm_last_status();
+  TM_TRY_TENSOR(x, tm_tensor_map_consume(map, "x"));
+  TM_TRY_TENSOR(turned, tm_t(&x));  // fetched whole
+  TM_TRY(tm_archive_put_tensor(archive, &turned));
+  return tm_archive_put_tensor(archive, &x);
+}
+
+Test(archive_device, survives_every_failure) {
+  expect_survives_every_failure_or_retries(there_and_back_by_device);
+}
+
+Test(archive_device, survives_every_cuda_failure) {
+  expect_survives_every_cuda_failure(there_and_back_by_device);
+}

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -361,7 +362,7 @@ typedef struct drain {
   int file;
   const char* path;  // opened first, where it is not NULL
   size_t size;
-  char bytes[4096];
+  char bytes[1 << 18];
 } drain;
 
 static void* read_to_the_end(void* user) {
@@ -406,6 +407,76 @@ Test(safetensors, a_link_to_an_open_pipe_is_written_to) {
   char path[64];
   cr_assert(eq(int, pipe(ends), 0));
   snprintf(path, sizeof path, "/proc/self/fd/%d", ends[1]);
+  tm_auto_tensor_map map = map_of("x");
+  ASSERT_OK(tm_safetensors_save(map, path));
+  close(ends[1]);
+  drain drained = {.file = ends[0]};
+  read_to_the_end(&drained);
+  expect_drained(&drained, "x");
+}
+
+static void* read_late(void* user) {
+  usleep(20000);  // the writer has filled the pipe by then, or has not: both must go well
+  return read_to_the_end(user);
+}
+
+// A pipe holds 64 KiB.
+Test(safetensors, a_pipe_that_does_not_block_is_waited_for) {
+  int ends[2];
+  char path[64];
+  pthread_t reader;
+  cr_assert(eq(int, pipe(ends), 0));
+  cr_assert(eq(int, fcntl(ends[1], F_SETFL, O_NONBLOCK), 0));
+  snprintf(path, sizeof path, "/proc/self/fd/%d", ends[1]);
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  add(map, "x", TM_U8, TM_SHAPE(200000));
+  drain drained = {.file = ends[0]};
+  cr_assert(eq(int, pthread_create(&reader, NULL, read_late, &drained), 0));
+  ASSERT_OK(tm_safetensors_save(map, path));
+  close(ends[1]);
+  pthread_join(reader, NULL);
+  tm_auto_buffer bytes = tm_safetensors_encode(map);
+  cr_assert(eq(sz, drained.size, tm_buffer_byte_size(&bytes)));
+  cr_expect(memcmp(drained.bytes, tm_buffer_data(&bytes), drained.size) == 0);
+}
+
+// As standard output is, where it goes to a file: what others write before and behind stays.
+Test(safetensors, a_link_to_an_open_file_continues_it) {
+  char path[4096];
+  char link[4096];
+  char name[64];
+  drain all = {.file = -1};
+  path_of("output", path, sizeof path);
+  path_of("link", link, sizeof link);
+  const int file = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+  cr_assert(file >= 0);
+  snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+  cr_assert(eq(int, symlink(name, link), 0));
+  tm_auto_tensor_map map = map_of("x");
+  tm_auto_buffer bytes = tm_safetensors_encode(map);
+  const size_t size = tm_buffer_byte_size(&bytes);
+  cr_assert(write(file, "before", 6) == 6);
+  ASSERT_OK(tm_safetensors_save(map, link));
+  ASSERT_OK(tm_safetensors_save(map, name));
+  cr_assert(write(file, "after", 5) == 5);
+  all.file = open(path, O_RDONLY);
+  read_to_the_end(&all);
+  cr_assert(eq(sz, all.size, 2 * size + 11));
+  cr_expect(memcmp(all.bytes, "before", 6) == 0);
+  cr_expect(memcmp(all.bytes + 6, tm_buffer_data(&bytes), size) == 0);
+  cr_expect(memcmp(all.bytes + 6 + size, tm_buffer_data(&bytes), size) == 0);
+  cr_expect(memcmp(all.bytes + 6 + 2 * size, "after", 5) == 0);
+  cr_expect(eq(int, close(file) + unlink(path) + unlink(link), 0));
+  cr_expect(eq(int, tm_safetensors_save(map, name), TM_ERR_IO));  // closed by now
+  cr_expect(strstr(tm_last_error()->message, name) != NULL);
+}
+
+// No open() takes a socket.
+Test(safetensors, a_link_to_an_open_socket_is_written_to) {
+  int ends[2];
+  char path[64];
+  cr_assert(eq(int, socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0));
+  snprintf(path, sizeof path, "/dev/fd/%d", ends[1]);
   tm_auto_tensor_map map = map_of("x");
   ASSERT_OK(tm_safetensors_save(map, path));
   close(ends[1]);
@@ -851,3 +922,31 @@ static tm_status save_and_load(tm_allocator* upstream) {
 }
 
 Test(safetensors, files_survive_every_failure) { expect_survives_every_failure(save_and_load); }
+
+static tm_status save_from_a_device(tm_allocator* upstream) {
+  char path[4096];
+  path_of("failing-device", path, sizeof path);
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  tm_auto_stream stream = tm_stream_create(0, 0);
+  if (!map || !stream) return tm_last_status();
+  TM_USE_STREAM(stream);
+  TM_TRY(produce(map, upstream, "x"));
+  TM_TRY(tm_safetensors_save(map, path));
+  tm_auto_tensor_map there = tm_safetensors_load_from(tm_cuda_allocator(0), path);
+  const tm_status status = there ? tm_safetensors_save(there, path) : tm_last_status();
+  (void)unlink(path);
+  return status;
+}
+
+static void one_device(void) {
+  machine_configure(1, "64MiB");
+  machine_require_devices(1);
+}
+
+Test(safetensors, device_memory_survives_every_failure, .init = one_device) {
+  expect_survives_every_failure_or_retries(save_from_a_device);
+}
+
+Test(safetensors, device_memory_survives_every_cuda_failure, .init = one_device) {
+  expect_survives_every_cuda_failure(save_from_a_device);
+}
