@@ -14,7 +14,8 @@
 // that does not add up is TM_ERR_CORRUPT.
 //
 // The bytes, version 1. Fields are 64 bits, lowest byte first; runs of bytes end in zeros up to a
-// multiple of 8. Two archives of the same things are the same bytes.
+// multiple of 8, and bits behind the last of elements narrower than a byte are zeros as well. Two
+// archives of the same things are the same bytes.
 //
 //   archive   "TMCOREAR", version, things
 //   layout    1, rank, sizes, strides
@@ -57,9 +58,10 @@ static inline void tm_archive_close_(tm_archive** archive) { tm_archive_release(
 #define tm_auto_archive __attribute__((cleanup(tm_archive_close_))) tm_archive*
 
 // Puts a copy behind what is there. Values on a device are fetched through the current stream.
-// Errors: TM_ERR_INVALID (null, addresses, which mean nothing elsewhere, dry memory),
-//         TM_ERR_OVERFLOW, TM_ERR_NO_MEMORY, and those of tm_copy and tm_stream_sync. On error the
-//         archive is unchanged.
+// Errors: TM_ERR_INVALID (null, a layout that is none, addresses, which mean nothing elsewhere, dry
+//         memory), TM_ERR_OVERFLOW, TM_ERR_NO_MEMORY, TM_ERR_CAPTURING (values on a device, and the
+//         current stream is being captured: the capture stays as it is), and those of tm_copy and
+//         tm_stream_sync. On error the archive is unchanged.
 TM_API TM_NODISCARD tm_status tm_archive_put_layout(tm_archive* archive, const tm_layout* layout);
 TM_API TM_NODISCARD tm_status tm_archive_put_buffer(tm_archive* archive, const tm_buffer* buffer);
 TM_API TM_NODISCARD tm_status tm_archive_put_tensor(tm_archive* archive, const tm_tensor* tensor);
@@ -92,14 +94,15 @@ TM_API TM_NODISCARD tm_status tm_archive_open_from(tm_allocator* allocator, cons
 static inline bool tm_archive_at_end(const tm_archive_reader* reader) { return reader->left == 0; }
 
 // Reads the next thing, which is a layout.
-// Errors: TM_ERR_CORRUPT (something else, nothing more, what does not add up). On error `*out` is
-//         the null layout and the reader stays where it is.
+// Errors: TM_ERR_CORRUPT (something else, nothing more, what does not add up), TM_ERR_INVALID
+//         (NULL). On error `*out` is the null layout and the reader stays where it is.
 TM_API TM_NODISCARD tm_status tm_archive_get_layout(tm_archive_reader* reader, tm_layout* out);
 
 // Read the next thing, which is that. Null on failure; then the reader stays where it is. On a
 // device, values are there once the current stream has passed.
 // Ownership: the caller owns the result.
-// Errors: as tm_archive_get_layout, and those of the allocator and of tm_buffer_copy.
+// Errors: as tm_archive_get_layout, TM_ERR_CAPTURING (to a device, and the current stream is being
+//         captured: the capture stays as it is), and those of the allocator and of tm_buffer_copy.
 TM_API TM_NODISCARD tm_buffer tm_archive_get_buffer(tm_archive_reader* reader);
 TM_API TM_NODISCARD tm_tensor tm_archive_get_tensor(tm_archive_reader* reader);
 TM_API TM_NODISCARD tm_tensor_map* tm_archive_get_map(tm_archive_reader* reader);

@@ -3,6 +3,7 @@
 #define TM_TENSOR_ARCHIVE_FORMAT_H_
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "tm/tensor/dtype.h"
 
@@ -23,6 +24,13 @@ typedef enum tm_archive_kind {
 // Whether elements mean something elsewhere.
 static inline bool tm_archive_holds_(tm_dtype dtype) {
   return tm_dtype_bits(dtype) != 0 && dtype != TM_POINTER;
+}
+
+// The bits that `count` elements, more than 0, use of their last byte, from the lowest on; those
+// behind are zero.
+static inline unsigned tm_archive_last_bits_(tm_dtype dtype, int64_t count) {
+  const unsigned used = (unsigned)(count % 8) * (unsigned)tm_dtype_bits(dtype) % 8;
+  return used ? used : 8;
 }
 
 #endif  // TM_TENSOR_ARCHIVE_FORMAT_H_

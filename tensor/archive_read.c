@@ -110,6 +110,17 @@ static tm_status read_bytes(void* user, uint64_t offset, void* out, size_t bytes
   return TM_OK;
 }
 
+static tm_status check_last_byte(const tm_archive_reader* r, const char* values, size_t bytes,
+                                 tm_dtype dtype, int64_t count) {
+  if (bytes == 0 || (uint8_t)values[bytes - 1] >> tm_archive_last_bits_(dtype, count) == 0) {
+    return TM_OK;
+  }
+  return TM_RAISE(TM_ERR_CORRUPT,
+                  "archive: bits behind the last of %lld %s that are not zero, %zu bytes before "
+                  "the end",
+                  (long long)count, tm_dtype_name(dtype), r->left);
+}
+
 // Takes the values of a tensor. Only when as many bytes are there is memory taken for them.
 static tm_status take_values(tm_archive_reader* r, tm_dtype dtype, const tm_shape* shape,
                              tm_tensor* out) {
@@ -124,6 +135,7 @@ static tm_status take_values(tm_archive_reader* r, tm_dtype dtype, const tm_shap
     return TM_RAISE(TM_ERR_CORRUPT, "archive: %zu bytes for %lld of %s", bytes,
                     (long long)tm_layout_size(&layout), tm_dtype_name(dtype));
   }
+  TM_TRY(check_last_byte(r, values, bytes, dtype, tm_layout_size(&layout)));
   const tm_transfer_target target = {.allocator = r->allocator, .type = r->type};
   TM_TRY_TENSOR(made, tm_transfer_empty_(&target, shape, dtype));
   TM_TRY(tm_transfer_fill_(&made, read_bytes, (void*)values, 0));
@@ -270,15 +282,28 @@ tm_status tm_archive_open_from(tm_allocator* allocator, const void* data, size_t
   return allocator ? open_archive(data, size, out) : TM_NULL_HANDLE("an allocator");
 }
 
+static bool is_reader(const tm_archive_reader* reader) {
+  return reader || TM_NULL_HANDLE("an archive reader") == TM_OK;
+}
+
 tm_status tm_archive_get_layout(tm_archive_reader* reader, tm_layout* out) {
-  tm_archive_reader r = *reader;
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_archive_get_layout: out is NULL");
+  }
   out->ranked = 0;
+  if (!is_reader(reader)) {
+    return tm_last_status();
+  }
+  tm_archive_reader r = *reader;
   TM_TRY(take_layout(&r, out));
   *reader = r;
   return TM_OK;
 }
 
 tm_buffer tm_archive_get_buffer(tm_archive_reader* reader) {
+  if (!is_reader(reader)) {
+    return tm_buffer_null();
+  }
   tm_archive_reader r = *reader;
   tm_buffer buffer = tm_buffer_null();
   if (take_buffer(&r, &buffer) == TM_OK) {
@@ -288,6 +313,9 @@ tm_buffer tm_archive_get_buffer(tm_archive_reader* reader) {
 }
 
 tm_tensor tm_archive_get_tensor(tm_archive_reader* reader) {
+  if (!is_reader(reader)) {
+    return tm_null();
+  }
   tm_archive_reader r = *reader;
   tm_tensor tensor = tm_null();
   if (take_tensor(&r, &tensor) == TM_OK) {
@@ -297,6 +325,9 @@ tm_tensor tm_archive_get_tensor(tm_archive_reader* reader) {
 }
 
 tm_tensor_map* tm_archive_get_map(tm_archive_reader* reader) {
+  if (!is_reader(reader)) {
+    return NULL;
+  }
   tm_archive_reader r = *reader;
   tm_tensor_map* map = tm_tensor_map_create();
   if (map && take_map(&r, map) != TM_OK) {

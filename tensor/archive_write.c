@@ -80,14 +80,32 @@ static tm_status check_dtype(tm_dtype dtype) {
                                              tm_dtype_name(dtype));
 }
 
+// The last byte may have bits that are not the tensor's: of a neighbour, or what was there before.
 static tm_status put_values(tm_archive* archive, const tm_tensor* tensor) {
   TM_TRY_TENSOR(host, tm_transfer_to_host_(tensor));
-  return put_bytes(archive, tm_data(&host), tm_byte_size(&host));
+  const size_t first = archive->size + TM_ARCHIVE_FIELD_;
+  const size_t bytes = tm_byte_size(&host);
+  TM_TRY(put_bytes(archive, tm_data(&host), bytes));
+  if (bytes) {
+    const unsigned used = tm_archive_last_bits_(tm_dtype_of(&host), tm_size(&host));
+    char* const last = archive->data + first + bytes - 1;
+    *last = (char)((unsigned)*last & ((1u << used) - 1));
+  }
+  return TM_OK;
+}
+
+// One that was filled in by hand may be none.
+static tm_status check_layout(const tm_layout* layout) {
+  const int32_t rank = tm_layout_rank(layout);
+  tm_layout checked;
+  return tm_layout_make_strided(tm_shape_make(rank, layout->shape),
+                                tm_shape_make(rank, layout->stride), &checked);
 }
 
 static tm_status put_layout(tm_archive* archive, const void* thing) {
   const tm_layout* const layout = thing;
   const int32_t rank = tm_layout_rank(layout);
+  TM_TRY(check_layout(layout));
   TM_TRY(put_field(archive, TM_ARCHIVE_LAYOUT_));
   TM_TRY(put_field(archive, (uint64_t)rank));
   TM_TRY(put_fields(archive, layout->shape, rank));

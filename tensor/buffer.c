@@ -147,7 +147,8 @@ void tm_buffer_text(const tm_buffer* buffer, char* text, size_t size) {
     return;
   }
   const uintptr_t at = (uintptr_t)buffer->data;
-  const uintptr_t begin = buffer->storage ? (uintptr_t)buffer->storage->data : at;
+  // Without elements there is no address, though adopted memory has one.
+  const uintptr_t begin = at && buffer->storage ? (uintptr_t)buffer->storage->data : at;
   const uint64_t bits = (uint64_t)(at - begin) * 8;  // below 2^63: addresses are of 48 bits, or 57
   char base[32] = "";
   if (bits % width != 0) {

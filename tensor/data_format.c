@@ -77,6 +77,9 @@ static tm_status resolve(tm_data_format* format, tm_dtype compute) {
 
 tm_status tm_data_format_linear(tm_dtype compute, tm_dtype weights, int32_t block_in,
                                 int32_t block_out, tm_data_format* out) {
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_data_format_linear: out is NULL");
+  }
   memset(out, 0, sizeof *out);
   if (!is_compute_type(compute)) {
     return TM_RAISE(TM_ERR_INVALID,
@@ -135,7 +138,12 @@ static tm_status count_blocks(const tm_data_format* format, const tm_shape* shap
 
 tm_status tm_data_format_blocks(const tm_data_format* format, tm_shape shape, tm_shape* out) {
   tm_shape blocks = TM_SHAPE();
-  const tm_status status = count_blocks(format, &shape, &blocks);
+  if (!out) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_data_format_blocks: out is NULL");
+  }
+  const tm_status status = format
+                               ? count_blocks(format, &shape, &blocks)
+                               : TM_RAISE(TM_ERR_INVALID, "tm_data_format_blocks: format is NULL");
   *out = status == TM_OK ? blocks : TM_SHAPE();
   return status;
 }

@@ -40,7 +40,8 @@ TM_API tm_data_format tm_data_format_plain(tm_dtype dtype);
 //   u4, u8          (n,1), n from 1 to 256      compute   compute  AWQ, GPTQ
 //
 // These are TurboMind's rules (ResolveLinearWeightFormat).
-// Errors: TM_ERR_INVALID (other blocks, or another compute type), TM_ERR_UNAVAILABLE (weights of
+// Errors: TM_ERR_INVALID (NULL, other blocks, or another compute type), TM_ERR_UNAVAILABLE (weights
+// of
 //         another type). On failure `*out` is all zero.
 // Threads: safe.
 TM_API TM_NODISCARD tm_status tm_data_format_linear(tm_dtype compute, tm_dtype weights,
@@ -54,7 +55,8 @@ TM_API bool tm_data_format_equal(const tm_data_format* a, const tm_data_format* 
 
 // The shape of the scales and of the zeros of a tensor of `shape`: one element per block, the last
 // of a dimension perhaps smaller.
-// Errors: TM_ERR_INVALID (another rank than the format's, a negative size, a block that is not
+// Errors: TM_ERR_INVALID (NULL, another rank than the format's, a negative size, a block that is
+// not
 //         positive). On failure `*out` is the scalar shape.
 // Threads: safe.
 TM_API TM_NODISCARD tm_status tm_data_format_blocks(const tm_data_format* format, tm_shape shape,

@@ -174,14 +174,30 @@ DLManagedTensor* tm_to_dlpack_legacy(const tm_tensor* tensor) {
 
 //===-- Taking in ---------------------------------------------------------===//
 
+// Whether the strides are some that a layout of the shape can have.
+static bool strides_fit(const DLTensor* from, const tm_shape* shape) {
+  int64_t last = 0;
+  for (int32_t i = 0; i < shape->rank; i++) {
+    const int64_t steps = shape->dim[i] > 1 ? shape->dim[i] - 1 : 0;
+    int64_t reach;
+    if (from->strides[i] < 0 || __builtin_mul_overflow(steps, from->strides[i], &reach) ||
+        __builtin_add_overflow(last, reach, &last)) {
+      return false;
+    }
+  }
+  return last != INT64_MAX;
+}
+
 // Strides are looked at only where an index above 0 exists: elsewhere producers write anything.
+// Those that mean something are kept all the same.
 static tm_status read_strides(const DLTensor* from, tm_layout* layout) {
   tm_shape shape = tm_layout_shape(layout);
   tm_shape stride = shape;
-  const bool has_elements = tm_layout_size(layout) != 0;
+  if (tm_layout_size(layout) == 0 && !strides_fit(from, &shape)) {
+    return TM_OK;  // row-major, as it was made
+  }
   for (int32_t i = 0; i < shape.rank; i++) {
-    const bool is_used = has_elements && shape.dim[i] > 1;
-    const bool is_taken = is_used || from->strides[i] >= 0;
+    const bool is_taken = shape.dim[i] > 1 || from->strides[i] >= 0;
     stride.dim[i] = is_taken ? from->strides[i] : layout->stride[i];
   }
   return tm_layout_make_strided(shape, stride, layout);

@@ -2,7 +2,8 @@
 // of layers, of what a schedule covers.
 //
 // INT64_MIN as `first` and INT64_MAX as `last` mean that the range has no end on that side; no
-// dilation moves such an end. Nothing overflows: what would lie beyond becomes such an end.
+// dilation moves such an end. Nothing overflows: what would lie beyond becomes such an end. The
+// integer INT64_MAX itself is in no range.
 #ifndef TM_TENSOR_INTERVAL_H_
 #define TM_TENSOR_INTERVAL_H_
 
@@ -28,13 +29,21 @@ static inline tm_interval tm_interval_make(int64_t first, int64_t last) {
   return interval;
 }
 
-// a + b, or the end of the range of int64_t beyond which it lies.
+// a + b, and a - b, or the end of the range of int64_t beyond which it lies.
 static inline int64_t tm_interval_add_(int64_t a, int64_t b) {
   int64_t sum;
   if (__builtin_add_overflow(a, b, &sum)) {
     return b < 0 ? INT64_MIN : INT64_MAX;
   }
   return sum;
+}
+
+static inline int64_t tm_interval_subtract_(int64_t a, int64_t b) {
+  int64_t difference;
+  if (__builtin_sub_overflow(a, b, &difference)) {
+    return b < 0 ? INT64_MAX : INT64_MIN;
+  }
+  return difference;
 }
 
 // All from `first` on.
@@ -93,8 +102,7 @@ static inline tm_interval tm_interval_hull(tm_interval a, tm_interval b) {
 // `left` more before it and `right` more behind; negative numbers erode.
 static inline tm_interval tm_interval_dilate(tm_interval interval, int64_t left, int64_t right) {
   if (interval.first != INT64_MIN) {
-    // -INT64_MIN is no int64_t; one less is as far beyond.
-    interval.first = tm_interval_add_(interval.first, left == INT64_MIN ? INT64_MAX : -left);
+    interval.first = tm_interval_subtract_(interval.first, left);
   }
   if (interval.last != INT64_MAX) {
     interval.last = tm_interval_add_(interval.last, right);

@@ -122,6 +122,7 @@ static bool take_unicode(tm_json* json, char** out) {
     return false;
   }
   if (code == 0) {
+    json->is_legal = true;
     return problem(json, "a NUL in a string");
   }
   if (is_surrogate(code)) {

@@ -18,6 +18,7 @@ typedef struct tm_json {
   const char* at;
   const char* end;
   const char* problem;
+  bool is_legal;  // the problem is no fault of the text: JSON has it, strings of C have not
 } tm_json;
 
 // Whether the next character is `c`; then it is taken. False is no problem.

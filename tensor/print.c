@@ -203,7 +203,26 @@ static double decode_float(tm_dtype dtype, uint64_t bits) {
   }
 }
 
-// Writes one value; returns its length. The sign of what is no number means nothing.
+// Writes a float; returns its length. The sign of what is no number means nothing. The point is one
+// in every locale: a comma would look like the end of the value.
+static int float_text(double value, char* text) {
+  if (isnan(value)) {
+    return snprintf(text, CELL_TEXT_SIZE, "nan");
+  }
+  snprintf(text, CELL_TEXT_SIZE, "%g", value);
+  char* out = text;
+  for (const char* at = text; *at; at++) {
+    if (strchr("0123456789+-einf", *at)) {
+      *out++ = *at;
+    } else if (out[-1] != '.') {  // there is a digit before it; it may have several bytes
+      *out++ = '.';
+    }
+  }
+  *out = '\0';
+  return (int)(out - text);
+}
+
+// Writes one value; returns its length.
 static int value_text(tm_dtype dtype, uint64_t bits, char* text) {
   const int unused = 64 - tm_dtype_bits(dtype);
   switch (dtype) {
@@ -224,11 +243,8 @@ static int value_text(tm_dtype dtype, uint64_t bits, char* text) {
       return snprintf(text, CELL_TEXT_SIZE, "%" PRIu64, bits);
     case TM_POINTER:
       return snprintf(text, CELL_TEXT_SIZE, "0x%" PRIx64, bits);
-    default: {
-      const double value = decode_float(dtype, bits);
-      return isnan(value) ? snprintf(text, CELL_TEXT_SIZE, "nan")
-                          : snprintf(text, CELL_TEXT_SIZE, "%g", value);
-    }
+    default:
+      return float_text(decode_float(dtype, bits), text);
   }
 }
 
@@ -333,6 +349,9 @@ static tm_status print(printout* p, FILE* file) {
 tm_status tm_print(const tm_tensor* tensor, FILE* file) {
   if (!file) {
     return TM_RAISE(TM_ERR_INVALID, "tm_print: file is NULL");
+  }
+  if (!tensor) {
+    return TM_RAISE(TM_ERR_INVALID, "tm_print: tensor is NULL");
   }
   printout p = {.tensor = tensor};
   tm_layout_copy(&tensor->layout, &p.layout);

@@ -88,7 +88,8 @@ static tm_status read_bytes(void* user, uint64_t offset, void* out, size_t bytes
 //===-- The header --------------------------------------------------------===//
 
 static TM_COLD tm_status malformed(const header* h, const char* problem) {
-  return TM_RAISE(TM_ERR_CORRUPT, "%s: byte %lld of the header: %s", h->from->name,
+  return TM_RAISE(h->json.is_legal ? TM_ERR_UNAVAILABLE : TM_ERR_CORRUPT,
+                  "%s: byte %lld of the header: %s", h->from->name,
                   (long long)(h->json.at - h->text), problem);
 }
 
@@ -153,7 +154,8 @@ static tm_status take_dtype(header* h, info* tensor) {
                       h->from->name, tensor->name, name);
     }
   }
-  return malformed(h, "an unknown type");
+  return TM_RAISE(TM_ERR_CORRUPT, "%s: \"%.64s\" is of an unknown type, \"%.32s\"", h->from->name,
+                  tensor->name, name);
 }
 
 static tm_status take_shape(header* h, info* tensor) {
@@ -393,7 +395,8 @@ static tm_tensor_map* load_file(const char* path, const tm_transfer_target* targ
     (void)TM_RAISE(TM_ERR_INVALID, "safetensors: the path is NULL");
     return NULL;
   }
-  source from = {.name = path, .file = open(path, O_RDONLY | O_CLOEXEC)};
+  // What is no file is refused below; a pipe without a writer would keep us here.
+  source from = {.name = path, .file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)};
   if (from.file < 0) {
     (void)raise_errno(path);
     return NULL;

@@ -1,11 +1,11 @@
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tensor/json.h"
 #include "tensor/little_endian.h"
+#include "tensor/output_file.h"
 #include "tensor/safetensors_names.h"
 #include "tensor/transfer.h"
 #include "tm/alloc/bookkeeping.h"
@@ -58,7 +58,7 @@ static tm_status check_item(const tm_tensor_map_entry* entry, size_t* bytes) {
     return TM_RAISE(TM_ERR_INVALID, "safetensors: \"%.64s\": %lld of %s fill no whole bytes",
                     entry->key, (long long)size, tm_dtype_name(dtype));
   }
-  return TM_OK;
+  return tm_transfer_check_(&entry->tensor);
 }
 
 static tm_status collect(plan* p) {
@@ -168,10 +168,16 @@ static tm_status make_plan(const tm_tensor_map* map, plan* p) {
 
 //===-- Writing -----------------------------------------------------------===//
 
+// Whether it is worth trying again. A pipe that somebody made non-blocking may be full.
+static bool can_go_on(int file) {
+  struct pollfd wanted = {.fd = file, .events = POLLOUT};
+  return errno == EINTR || (errno == EAGAIN && (poll(&wanted, 1, -1) > 0 || errno == EINTR));
+}
+
 static tm_status put_file(const sink* to, const char* bytes, size_t size) {
   while (size > 0) {
     const ssize_t done = write(to->file, bytes, size);
-    if (done < 0 && errno != EINTR) {
+    if (done < 0 && !can_go_on(to->file)) {
       return TM_RAISE(TM_ERR_IO, "%s: %s", to->name, strerror(errno));
     }
     if (done > 0) {
@@ -257,43 +263,11 @@ tm_buffer tm_safetensors_encode(const tm_tensor_map* map) {
   return made;
 }
 
-static tm_status raise_errno(const char* name) {
-  return TM_RAISE(TM_ERR_IO, "%s: %s", name, strerror(errno));
-}
-
-// Writes a new file and lets it take the place of `path`.
-static tm_status write_file(const plan* p, const char* path, const char* scratch) {
-  sink to = {.name = path};
-  to.file = open(scratch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (to.file < 0) {
-    return raise_errno(scratch);
-  }
-  tm_status status = write_all(p, &to);
-  if (status == TM_OK && fsync(to.file) != 0) {
-    status = raise_errno(path);
-  }
-  if (close(to.file) != 0 && status == TM_OK) {
-    status = raise_errno(path);
-  }
-  if (status == TM_OK && rename(scratch, path) != 0) {
-    status = raise_errno(path);
-  }
-  if (status != TM_OK) {
-    (void)unlink(scratch);
-  }
-  return status;
-}
-
 static tm_status save(const plan* p, const char* path) {
-  const size_t size = strlen(path) + 32;
-  char* const scratch = tm_bookkeeping_alloc(size, "the name of a file");
-  if (!scratch) {
-    return TM_ERR_NO_MEMORY;
-  }
-  snprintf(scratch, size, "%s.%ld.tmp", path, (long)getpid());
-  const tm_status status = write_file(p, path, scratch);
-  tm_bookkeeping_free(scratch);
-  return status;
+  tm_output_file file;
+  TM_TRY(tm_output_file_open_(path, &file));
+  sink to = {.file = file.descriptor, .name = path};
+  return tm_output_file_close_(&file, write_all(p, &to));
 }
 
 tm_status tm_safetensors_save(const tm_tensor_map* map, const char* path) {

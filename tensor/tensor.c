@@ -241,6 +241,10 @@ tm_tensor tm_empty_like_as(const tm_tensor* tensor, tm_dtype dtype) {
   return is_usable(tensor) ? tm_empty_on(tm_shape_of(tensor), dtype, tensor->device) : tm_null();
 }
 
+tm_tensor tm_empty_like_as_on(const tm_tensor* tensor, tm_dtype dtype, tm_device_type type) {
+  return is_usable(tensor) ? tm_empty(tm_shape_of(tensor), dtype, type) : tm_null();
+}
+
 static tm_tensor make(tm_storage* storage, void* data, const tm_layout* layout, tm_device device,
                       tm_dtype dtype) {
   tm_tensor tensor;
@@ -362,13 +366,22 @@ tm_tensor tm_empty_strided_from(tm_allocator* allocator, const tm_layout* layout
   return empty_strided(layout, dtype, tm_device_none_(), allocator);
 }
 
+// Memory that was adopted for a tensor without elements may be anywhere.
+static bool is_aligned(const void* data, tm_dtype dtype) {
+  const size_t bits = (size_t)tm_dtype_bits(dtype);
+  return bits <= 8 || (uintptr_t)data % (bits / 8) == 0;
+}
+
 tm_buffer tm_buffer_of_capacity(const tm_tensor* tensor) {
   tm_buffer buffer = tm_buffer_of(tensor);
-  const tm_storage* storage = buffer.storage;
-  if (storage) {
-    const size_t before = (size_t)((char*)buffer.data - (char*)storage->data);
-    int64_t count;
-    if (tm_dtype_count((tm_dtype)buffer.dtype, storage->size - before, &count) == TM_OK) {
+  const tm_storage* const storage = buffer.storage;
+  const tm_dtype dtype = (tm_dtype)buffer.dtype;
+  char* const begin = buffer.data || !storage ? buffer.data : storage->data;
+  int64_t count;
+  if (storage && is_aligned(begin, dtype)) {
+    const size_t before = (size_t)(begin - (char*)storage->data);
+    if (tm_dtype_count(dtype, storage->size - before, &count) == TM_OK) {
+      buffer.data = count ? begin : NULL;
       buffer.size = count;
     }
   }

@@ -71,10 +71,13 @@ TM_API TM_NODISCARD tm_tensor tm_empty_strided_from(tm_allocator* allocator,
                                                     const tm_layout* layout, tm_dtype dtype);
 
 // A contiguous tensor of the same shape, from the context: on the same device; on another device
-// type; of another dtype.
+// type; of another dtype; both. Null on failure.
+// Errors: as tm_empty.
 TM_API TM_NODISCARD tm_tensor tm_empty_like(const tm_tensor* tensor);
 TM_API TM_NODISCARD tm_tensor tm_empty_like_on(const tm_tensor* tensor, tm_device_type type);
 TM_API TM_NODISCARD tm_tensor tm_empty_like_as(const tm_tensor* tensor, tm_dtype dtype);
+TM_API TM_NODISCARD tm_tensor tm_empty_like_as_on(const tm_tensor* tensor, tm_dtype dtype,
+                                                  tm_device_type type);
 
 // Contiguous memory that stays its owner's, who keeps it until every tensor on it is gone and its
 // uses on streams are done. Null on failure.

@@ -15,7 +15,9 @@ typedef struct tm_transfer_target {
   tm_device_type type;
 } tm_transfer_target;
 
-// A tensor without contents for what is read.
+// A tensor without contents for what is read. Null on failure.
+// Errors: those of tm_empty, TM_ERR_CAPTURING (on a device, and the current stream is being
+//         captured).
 TM_NODISCARD tm_tensor tm_transfer_empty_(const tm_transfer_target* target, const tm_shape* shape,
                                           tm_dtype dtype);
 
@@ -28,9 +30,14 @@ typedef tm_status (*tm_transfer_read_)(void* user, uint64_t offset, void* out, s
 TM_NODISCARD tm_status tm_transfer_fill_(const tm_tensor* tensor, tm_transfer_read_ read,
                                          void* user, uint64_t offset);
 
+// Whether the values of a tensor can be asked for now. A null tensor is left to who asks.
+// Errors: TM_ERR_INVALID (dry memory), TM_ERR_CAPTURING (on a device, and the current stream is
+//         being captured).
+TM_NODISCARD tm_status tm_transfer_check_(const tm_tensor* tensor);
+
 // The values of a tensor anywhere, contiguous on the host, there when this returns: the tensor
 // itself where it is that. Null on failure, and for a null tensor.
-// Errors: TM_ERR_INVALID (dry memory), and those of tm_copy and tm_stream_sync.
+// Errors: those of tm_transfer_check_, tm_copy and tm_stream_sync.
 TM_NODISCARD tm_tensor tm_transfer_to_host_(const tm_tensor* tensor);
 
 #endif  // TM_TENSOR_TRANSFER_H_

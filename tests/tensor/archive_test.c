@@ -4,6 +4,8 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,17 +13,25 @@
 #include "tests/support/machine.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/cuda.h"
+#include "tm/alloc/stack.h"
 #include "tm/alloc/stream.h"
 #include "tm/context/context.h"
 #include "tm/tensor/copy.h"
 
 #define ASSERT_OK(call) cr_assert(eq(int, (call), TM_OK), "%s", tm_last_error()->message)
 
+// Byte `i` of such a tensor. No bit behind the last element is set.
+static uint8_t byte_of(const tm_tensor* tensor, uint8_t first, size_t i) {
+  const size_t bits = (size_t)tm_size(tensor) * (size_t)tm_dtype_bits(tm_dtype_of(tensor));
+  const unsigned rest = (unsigned)(bits - 8 * i);  // from this byte on
+  return (uint8_t)((first + i) & (rest < 8 ? (1u << rest) - 1 : 255));
+}
+
 static tm_tensor make_tensor(tm_shape shape, tm_dtype dtype, uint8_t first) {
   tm_tensor tensor = tm_empty(shape, dtype, TM_CPU);
   cr_assert(tm_ok(&tensor), "%s", tm_last_error()->message);
   for (size_t i = 0; i < tm_byte_size(&tensor); i++) {
-    ((uint8_t*)tm_data(&tensor))[i] = (uint8_t)(first + i);
+    ((uint8_t*)tm_data(&tensor))[i] = byte_of(&tensor, first, i);
   }
   return tensor;
 }
@@ -33,7 +43,7 @@ static void expect_tensor(const tm_tensor* tensor, tm_shape shape, tm_dtype dtyp
   cr_expect(eq(int, tm_dtype_of(tensor), dtype));
   cr_assert(tm_is_contiguous(tensor));
   for (size_t i = 0; i < tm_byte_size(tensor); i++) {
-    cr_assert(eq(u8, ((uint8_t*)tm_data(tensor))[i], (uint8_t)(first + i)));
+    cr_assert(eq(u8, ((uint8_t*)tm_data(tensor))[i], byte_of(tensor, first, i)));
   }
 }
 
@@ -184,7 +194,276 @@ Test(archive, values_go_to_a_device_and_come_back) {
   }
 }
 
+//===-- Any tensors -------------------------------------------------------===//
+
+static uint64_t random_state;
+
+static int64_t draw(int64_t below) {
+  random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+  return (int64_t)((random_state >> 33) % (uint64_t)below);
+}
+
+// A view of what was drawn; of types narrower than a byte, all of it.
+static tm_tensor draw_tensor(void) {
+  tm_shape shape = TM_SHAPE();
+  tm_shape order = TM_SHAPE();
+  shape.rank = order.rank = (int32_t)draw(5);
+  const int32_t turn = (int32_t)draw(5);
+  for (int32_t i = 0; i < shape.rank; i++) {
+    shape.dim[i] = draw(6);
+    order.dim[i] = (i + turn) % shape.rank;
+  }
+  const tm_dtype dtype = (tm_dtype)(1 + draw(TM_POINTER - 1));
+  tm_tensor tensor = make_tensor(shape, dtype, (uint8_t)draw(256));
+  if (tm_dtype_bits(dtype) < 8) {
+    return tensor;
+  }
+  tensor = tm_permute_move(tensor, order);
+  if (shape.rank > 0 && tm_dim(&tensor, 0) > 1) {
+    tensor = tm_slice_outer_move(tensor, draw(2), tm_dim(&tensor, 0) - 1);
+  }
+  cr_assert(tm_ok(&tensor), "%s", tm_last_error()->message);
+  return tensor;
+}
+
+// The model: element by element, in row-major order.
+static void expect_same_elements(const tm_tensor* is, const tm_tensor* was) {
+  const tm_shape shape = tm_shape_of(was);
+  const size_t bytes = (size_t)tm_dtype_bits(tm_dtype_of(was)) / 8;
+  tm_shape index = shape;
+  for (int64_t i = 0; i < tm_size(was); i++) {
+    int64_t rest = i;
+    int64_t offset;
+    for (int32_t d = shape.rank - 1; d >= 0; rest /= shape.dim[d], d--) {
+      index.dim[d] = rest % shape.dim[d];
+    }
+    ASSERT_OK(tm_layout_offset(&was->layout, index, &offset));
+    cr_assert(memcmp((char*)tm_data(is) + (size_t)i * bytes,
+                     (char*)tm_data(was) + (size_t)offset * bytes, bytes) == 0);
+  }
+}
+
+static void expect_same_tensor(const tm_tensor* is, const tm_tensor* was) {
+  const tm_shape is_shape = tm_shape_of(is);
+  const tm_shape was_shape = tm_shape_of(was);
+  cr_assert(tm_ok(is), "%s", tm_last_error()->message);
+  cr_assert(eq(int, tm_dtype_of(is), tm_dtype_of(was)));
+  cr_assert(tm_shape_equal(&is_shape, &was_shape));
+  cr_assert(tm_is_contiguous(is));
+  if (tm_dtype_bits(tm_dtype_of(was)) >= 8) {
+    expect_same_elements(is, was);
+  } else if (tm_size(was) != 0) {
+    cr_assert(memcmp(tm_data(is), tm_data(was), tm_byte_size(was)) == 0);
+  }
+}
+
+Test(archive, any_map_comes_back) {
+  const uint64_t seed = 20240608;
+  random_state = seed;
+  fprintf(stderr, "seed %" PRIu64 "\n", seed);
+  for (int n = 0; n < 500; n++) {
+    tm_auto_tensor_map map = tm_tensor_map_create();
+    tm_auto_archive archive = tm_archive_create();
+    const int64_t count = draw(6);
+    for (int64_t i = 0; i < count; i++) {
+      const char key[] = {(char)('a' + i), (char)('a' + draw(26)), 0};
+      tm_auto_tensor tensor = draw_tensor();
+      ASSERT_OK(tm_tensor_map_produce(map, key, &tensor));
+    }
+    ASSERT_OK(tm_archive_put_map(archive, map));
+    tm_archive_reader reader = open_it(archive);
+    tm_auto_tensor_map back = tm_archive_get_map(&reader);
+    cr_assert(back != NULL, "%s", tm_last_error()->message);
+    const tm_tensor_map_entry* is = tm_tensor_map_first(back);
+    const tm_tensor_map_entry* was = tm_tensor_map_first(map);
+    for (; was; was = tm_tensor_map_next(was), is = tm_tensor_map_next(is)) {
+      cr_assert(is != NULL);
+      cr_assert(eq(str, (char*)is->key, (char*)was->key));
+      expect_same_tensor(&is->tensor, &was->tensor);
+    }
+    cr_assert(is == NULL);
+  }
+}
+
+//===-- Devices -----------------------------------------------------------===//
+
+static tm_stream* stream;
+static tm_allocator* stack;  // with room, so that allocations in a capture succeed
+
+static void start_device(void) {
+  machine_configure(1, "64MiB");
+  machine_require_devices(1);
+  stream = tm_stream_create(0, 0);
+  stack = tm_stack_allocator_create(tm_cuda_allocator(0), stream, NULL);
+  cr_assert(stack != NULL, "%s", tm_last_error()->message);
+  ASSERT_OK(tm_stack_reserve(stack, 1 << 20));
+}
+
+static void finish_device(void) {
+  tm_allocator_release(stack);
+  tm_stream_release(stream);
+}
+
+TestSuite(archive_device, .init = start_device, .fini = finish_device);
+
+static tm_tensor to_device(const tm_tensor* host) {
+  tm_tensor device = tm_empty_from(stack, tm_shape_of(host), tm_dtype_of(host));
+  cr_assert(tm_ok(&device), "%s", tm_last_error()->message);
+  ASSERT_OK(tm_copy(host, &device));
+  return device;
+}
+
+static tm_archive* put_one(const tm_tensor* tensor) {
+  tm_archive* archive = tm_archive_create();
+  cr_assert(archive != NULL);
+  ASSERT_OK(tm_archive_put_tensor(archive, tensor));
+  return archive;
+}
+
+static void expect_same_bytes(const tm_archive* a, const tm_archive* b) {
+  cr_assert(eq(sz, tm_archive_size(a), tm_archive_size(b)));
+  cr_expect(memcmp(tm_archive_data(a), tm_archive_data(b), tm_archive_size(a)) == 0);
+}
+
+// Also those of which the last byte holds less than it could.
+Test(archive_device, every_type_and_size_goes_there_and_back) {
+  for (int dtype = TM_DTYPE_NULL + 1; dtype < TM_POINTER; dtype++) {
+    for (int64_t size = 0; size < 10; size++) {
+      tm_auto_tensor host = make_tensor(TM_SHAPE(size), (tm_dtype)dtype, 200);
+      tm_auto_archive archive = put_one(&host);
+      TM_WITH_STREAM(stream) {
+        tm_archive_reader reader;
+        ASSERT_OK(tm_archive_open_from(stack, tm_archive_data(archive), tm_archive_size(archive),
+                                       &reader));
+        tm_auto_tensor there = tm_archive_get_tensor(&reader);
+        cr_assert(tm_ok(&there), "%lld of %s: %s", (long long)size, tm_dtype_name((tm_dtype)dtype),
+                  tm_last_error()->message);
+        tm_auto_archive again = put_one(&there);
+        expect_same_bytes(archive, again);
+      }
+    }
+  }
+}
+
+Test(archive_device, strided_tensors_become_contiguous) {
+  TM_WITH_STREAM(stream) {
+    tm_auto_tensor host = make_tensor(TM_SHAPE(3, 5, 2), TM_I16, 7);
+    tm_auto_tensor there = to_device(&host);
+    tm_auto_tensor host_turned = tm_permute(&host, TM_INDEX(2, 0, 1));
+    tm_auto_tensor turned = tm_permute(&there, TM_INDEX(2, 0, 1));
+    tm_auto_archive expected = put_one(&host_turned);
+    tm_auto_archive archive = put_one(&turned);
+    expect_same_bytes(archive, expected);
+  }
+}
+
+Test(archive_device, repeated_elements_are_written_as_often) {
+  TM_WITH_STREAM(stream) {
+    tm_auto_tensor host = make_tensor(TM_SHAPE(5), TM_I16, 7);
+    tm_auto_tensor there = to_device(&host);
+    tm_layout layout;
+    ASSERT_OK(tm_layout_make_strided(TM_SHAPE(4, 5), TM_SHAPE(0, 1), &layout));
+    tm_auto_buffer host_row = tm_buffer_of(&host);
+    tm_auto_buffer row = tm_buffer_of(&there);
+    tm_auto_tensor host_rows = tm_from_buffer(&host_row, &layout);
+    tm_auto_tensor rows = tm_from_buffer(&row, &layout);
+    tm_auto_archive expected = put_one(&host_rows);
+    tm_auto_archive archive = put_one(&rows);
+    expect_same_bytes(archive, expected);
+  }
+}
+
+Test(archive_device, what_has_no_elements_needs_no_stream) {
+  tm_auto_tensor none = tm_empty_from(stack, TM_SHAPE(0, 3), TM_F32);
+  tm_auto_archive archive = put_one(&none);
+  tm_archive_reader reader;
+  ASSERT_OK(
+      tm_archive_open_from(stack, tm_archive_data(archive), tm_archive_size(archive), &reader));
+  tm_auto_tensor back = tm_archive_get_tensor(&reader);
+  cr_expect(tm_ok(&back), "%s", tm_last_error()->message);
+  cr_expect(eq(int, tm_device_of(&back).type, TM_DEVICE));
+}
+
+static void begin_capture(void) {
+  ASSERT_OK(tm_stream_sync(stream));
+  const cudaError_t code =
+      cudaStreamBeginCapture(tm_stream_handle(stream), cudaStreamCaptureModeGlobal);
+  cr_assert(eq(int, code, 0));
+}
+
+// The capture is valid and has nothing in it.
+static void end_capture(void) {
+  cudaGraph_t graph = NULL;
+  size_t nodes = 77;
+  cr_assert(eq(int, cudaStreamEndCapture(tm_stream_handle(stream), &graph), 0));
+  cr_assert(eq(int, cudaGraphGetNodes(graph, NULL, &nodes), 0));
+  cr_expect(eq(sz, nodes, 0));
+  cr_expect(eq(int, cudaGraphDestroy(graph), 0));
+}
+
+Test(archive_device, while_capturing_nothing_is_written) {
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_tensor_map map = make_map();
+  TM_WITH_STREAM(stream) {
+    tm_auto_tensor host = make_tensor(TM_SHAPE(300), TM_F32, 1);
+    tm_auto_tensor there = to_device(&host);
+    tm_auto_buffer buffer = tm_buffer_of(&there);
+    const size_t size = tm_archive_size(archive);
+    begin_capture();
+    cr_expect(eq(int, tm_archive_put_tensor(archive, &there), TM_ERR_CAPTURING));
+    cr_expect(eq(int, tm_archive_put_buffer(archive, &buffer), TM_ERR_CAPTURING));
+    ASSERT_OK(tm_tensor_map_produce(map, "there", &there));
+    cr_expect(eq(int, tm_archive_put_map(archive, map), TM_ERR_CAPTURING));
+    cr_expect(eq(sz, tm_archive_size(archive), size));
+    ASSERT_OK(tm_archive_put_tensor(archive, &host));
+    end_capture();
+    ASSERT_OK(tm_archive_put_map(archive, map));
+  }
+}
+
+Test(archive_device, while_capturing_nothing_is_read_to_a_device) {
+  tm_auto_tensor host = make_tensor(TM_SHAPE(300), TM_F32, 1);
+  tm_auto_archive archive = put_one(&host);
+  TM_WITH_STREAM(stream) {
+    tm_archive_reader reader;
+    ASSERT_OK(
+        tm_archive_open_from(stack, tm_archive_data(archive), tm_archive_size(archive), &reader));
+    begin_capture();
+    tm_auto_tensor refused = tm_archive_get_tensor(&reader);
+    cr_expect(not(tm_ok(&refused)));
+    cr_expect(eq(int, tm_last_status(), TM_ERR_CAPTURING), "%s", tm_last_error()->message);
+    tm_archive_reader here = open_it(archive);
+    tm_auto_tensor read = tm_archive_get_tensor(&here);
+    expect_tensor(&read, TM_SHAPE(300), TM_F32, 1);
+    end_capture();
+    tm_auto_tensor there = tm_archive_get_tensor(&reader);
+    cr_expect(tm_ok(&there), "%s", tm_last_error()->message);
+  }
+}
+
 //===-- The bytes ---------------------------------------------------------===//
+
+// What lies behind the last element in its byte is not the tensor's, so it is not written.
+Test(archive, bits_behind_the_last_element_are_zero) {
+  static const tm_dtype dtypes[] = {TM_U2, TM_U4, TM_U6, TM_E2M1, TM_E2M3, TM_E3M2};
+  for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+    for (int64_t size = 1; size < 9; size++) {
+      uint8_t ones[8];
+      memset(ones, 0xff, sizeof ones);
+      tm_auto_tensor dirty =
+          tm_from_borrowed(ones, TM_SHAPE(size), dtypes[i], tm_device_make(TM_CPU, 0));
+      const size_t bits = (size_t)size * (size_t)tm_dtype_bits(dtypes[i]);
+      tm_auto_archive archive = put_one(&dirty);
+      const uint8_t* const data = tm_archive_data(archive);
+      for (size_t bit = 0; bit < 64; bit++) {
+        const uint8_t byte = data[tm_archive_size(archive) - 8 + bit / 8];
+        cr_assert(eq(int, byte >> bit % 8 & 1, bit < bits), "bit %zu of %lld x %s", bit,
+                  (long long)size, tm_dtype_name(dtypes[i]));
+      }
+      cr_expect(eq(u8, ones[(bits - 1) / 8], 0xff));  // the tensor is as it was
+    }
+  }
+}
 
 // Changing any of these breaks archives that exist: that takes another version.
 static const uint8_t golden[] = {
@@ -300,6 +579,7 @@ static const lie lies[] = {
     {8, 5, TM_ERR_CORRUPT, "2 bytes for 5 of u4"},
     {8, 1ull << 60, TM_ERR_CORRUPT, "2 bytes for 1152921504606846976 of u4"},
     {9, 1, TM_ERR_CORRUPT, "behind a run that are not zero"},
+    {10, 0x1807, TM_ERR_CORRUPT, "bits behind the last of 3 u4 that are not zero"},
     {9, 3, TM_ERR_CORRUPT, "3 bytes for 3 of u4"},
     {9, 1ull << 60, TM_ERR_CORRUPT, "a run of 1152921504606846976 bytes, "},
     {9, UINT64_MAX, TM_ERR_CORRUPT, "a run of 18446744073709551615 bytes, "},
@@ -359,6 +639,24 @@ Test(archive, every_beginning_of_an_archive_is_corrupt) {
   }
 }
 
+// Whatever is changed is refused with a status, or read as something else; nothing is left behind.
+Test(archive, every_change_of_a_byte_is_survived) {
+  const int64_t live = tm_bookkeeping_live();
+  for (size_t at = 0; at < sizeof golden; at++) {
+    for (unsigned change = 1; change < 256; change++) {
+      uint8_t* bytes = malloc(sizeof golden);  // so that ASan sees a read behind it
+      cr_assert(bytes != NULL);
+      memcpy(bytes, golden, sizeof golden);
+      bytes[at] ^= (uint8_t)change;
+      const tm_status status = read_golden(bytes, sizeof golden);
+      cr_assert(status == TM_OK || status == TM_ERR_CORRUPT || status == TM_ERR_UNAVAILABLE,
+                "byte %zu changed by %u: %s", at, change, tm_last_error()->message);
+      free(bytes);
+    }
+  }
+  cr_expect(eq(i64, tm_bookkeeping_live(), live));
+}
+
 //===-- What cannot be put in ---------------------------------------------===//
 
 Test(archive, a_put_that_fails_changes_nothing) {
@@ -394,18 +692,30 @@ Test(archive, a_put_that_failed_leaves_no_trace_in_the_next) {
   cr_expect(memcmp(tm_archive_data(archive), tm_archive_data(fresh), tm_archive_size(fresh)) == 0);
 }
 
-Test(archive, null_things_are_errors) {
+Test(archive, null_things_and_layouts_that_are_none_are_errors) {
   tm_auto_archive archive = tm_archive_create();
   tm_auto_tensor x = make_tensor(TM_SHAPE(2), TM_F32, 0);
   const tm_tensor null = tm_null();
   const tm_buffer null_buffer = tm_buffer_null();
   const tm_layout null_layout = {.ranked = 0};
+  const tm_layout rank_9 = {.ranked = 10};
+  const tm_layout negative = {.ranked = 2, .shape = {-1}, .stride = {1}};
   tm_archive_reader reader;
   cr_expect(eq(int, tm_archive_put_tensor(NULL, &x), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_tensor(archive, &null), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_buffer(archive, &null_buffer), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_layout(archive, &null_layout), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_layout(archive, &rank_9), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_archive_put_layout(archive, &negative), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_put_map(archive, NULL), TM_ERR_INVALID));
+  tm_layout layout;
+  cr_expect(eq(int, tm_archive_get_layout(NULL, &layout), TM_ERR_INVALID));
+  cr_expect(tm_layout_is_null(&layout));
+  const tm_buffer no_buffer = tm_archive_get_buffer(NULL);
+  const tm_tensor no_tensor = tm_archive_get_tensor(NULL);
+  cr_expect(not(tm_buffer_ok(&no_buffer)));
+  cr_expect(not(tm_ok(&no_tensor)));
+  cr_expect(eq(ptr, tm_archive_get_map(NULL), NULL));
   cr_expect(eq(int, tm_archive_open(NULL, 8, TM_CPU, &reader), TM_ERR_INVALID));
   cr_expect(eq(int, tm_archive_open_from(NULL, golden, sizeof golden, &reader), TM_ERR_INVALID));
   cr_expect(tm_archive_at_end(&reader));
@@ -443,3 +753,28 @@ static tm_status there_and_back(tm_allocator* upstream) {
 }
 
 Test(archive, survives_every_failure) { expect_survives_every_failure(there_and_back); }
+
+static tm_status there_and_back_by_device(tm_allocator* upstream) {
+  tm_archive_reader reader;
+  tm_auto_archive archive = tm_archive_create();
+  tm_auto_stream order = tm_stream_create(0, 0);
+  if (!archive || !order) return tm_last_status();
+  TM_USE_STREAM(order);
+  TM_TRY(put_in(archive, upstream));
+  TM_TRY(tm_archive_open_from(tm_cuda_allocator(0), tm_archive_data(archive),
+                              tm_archive_size(archive), &reader));
+  tm_auto_tensor_map map = tm_archive_get_map(&reader);
+  if (!map) return tm_last_status();
+  TM_TRY_TENSOR(x, tm_tensor_map_consume(map, "x"));
+  TM_TRY_TENSOR(turned, tm_t(&x));  // fetched whole
+  TM_TRY(tm_archive_put_tensor(archive, &turned));
+  return tm_archive_put_tensor(archive, &x);
+}
+
+Test(archive_device, survives_every_failure) {
+  expect_survives_every_failure_or_retries(there_and_back_by_device);
+}
+
+Test(archive_device, survives_every_cuda_failure) {
+  expect_survives_every_cuda_failure(there_and_back_by_device);
+}

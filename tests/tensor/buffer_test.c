@@ -373,6 +373,8 @@ Test(buffer, prints_type_size_address_and_base) {
   cr_expect(eq(str, text_of(&foreign), "f16[2]@0x7f00dead0004"));
   tm_auto_buffer nothing = make(0, TM_POINTER);
   cr_expect(eq(str, text_of(&nothing), "pointer[0]@0x0"));
+  tm_auto_buffer unused = tm_buffer_adopt(at, 64, 0, TM_I32, cpu, NULL, NULL);
+  cr_expect(eq(str, text_of(&unused), "i32[0]@0x0"));
   const tm_buffer null = tm_buffer_null();
   cr_expect(eq(str, text_of(&null), "null"));
   char cut[8];

@@ -114,3 +114,12 @@ Test(data_format, what_has_no_blocks_is_refused) {
   const tm_data_format deep = {.dtype = TM_E4M3, .rank = 9};
   expect_no_blocks(&deep, tm_shape_make(9, (const int64_t[9]){0}), "rank 9");
 }
+
+Test(data_format, null_is_an_error) {
+  const tm_data_format plain = tm_data_format_plain(TM_F16);
+  tm_shape blocks = TM_SHAPE(7);
+  cr_expect(eq(int, tm_data_format_linear(TM_F16, TM_F16, 1, 1, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_data_format_blocks(&plain, TM_SHAPE(2, 2), NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_data_format_blocks(NULL, TM_SHAPE(2, 2), &blocks), TM_ERR_INVALID));
+  cr_expect(eq(int, blocks.rank, 0));
+}

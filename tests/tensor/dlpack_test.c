@@ -364,6 +364,31 @@ Test(dlpack, strides_that_no_index_uses_may_be_anything) {
   cr_expect(eq(int, empty.deleted, 1));  // no elements, and still the producer's to drop
 }
 
+Test(dlpack, strides_of_no_elements_are_kept_where_they_mean_something) {
+  producer p;
+  producer_init(&p);
+  p.shape[1] = 0;
+  p.strides[0] = 100;
+  tm_tensor kept = tm_from_dlpack(&p.versioned, NULL);
+  expect_layout(&kept, "(2,0,4):(100,4,1)");
+  tm_release(&kept);
+  p.strides[0] = INT64_MAX;
+  tm_tensor one = tm_from_dlpack(&p.versioned, NULL);
+  expect_layout(&one, "(2,0,4):(4,4,1)");
+  tm_release(&one);
+  p.strides[0] = p.strides[2] = INT64_MAX / 3;  // each is possible, both are not
+  tm_tensor both = tm_from_dlpack(&p.versioned, NULL);
+  expect_layout(&both, "(2,0,4):(4,4,1)");
+  tm_release(&both);
+  p.shape[0] = INT64_MAX / 5;  // with the others row-major, the largest shape nearly
+  p.strides[0] = -1;
+  p.strides[2] = INT64_MAX / 6;
+  tm_tensor large = tm_from_dlpack(&p.versioned, NULL);
+  cr_expect(tm_ok(&large), "%s", tm_last_error()->message);
+  tm_release(&large);
+  cr_expect(eq(int, p.deleted, 4));
+}
+
 Test(dlpack, read_only_is_said_or_refused) {
   producer p;
   producer_init(&p);

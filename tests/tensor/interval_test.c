@@ -2,6 +2,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -51,6 +52,55 @@ Test(interval, open_ends_stay_and_others_saturate) {
   EXPECT_TEXT(tm_interval_dilate(tm_interval_make(0, 5), INT64_MAX, 0), "[-9223372036854775807,5)");
   cr_expect(tm_interval_is_empty(tm_interval_dilate(tm_interval_make(0, 5), INT64_MIN, 0)));
   cr_expect(tm_interval_is_empty(tm_interval_dilate(tm_interval_make(0, 5), 0, INT64_MIN)));
+}
+
+// The model: the same with integers that hold every sum. An open end stays; others stop at the
+// ends.
+static int64_t moved(int64_t end, __int128 by) {
+  const __int128 sum = (__int128)end + by;
+  return sum > INT64_MAX ? INT64_MAX : sum < INT64_MIN ? INT64_MIN : (int64_t)sum;
+}
+
+static tm_interval dilated(tm_interval a, int64_t left, int64_t right) {
+  return tm_interval_make(a.first == INT64_MIN ? INT64_MIN : moved(a.first, -(__int128)left),
+                          a.last == INT64_MAX ? INT64_MAX : moved(a.last, right));
+}
+
+static void expect_dilates_as_its_model(tm_interval a, int64_t left, int64_t right) {
+  const tm_interval expected = dilated(a, left, right);
+  const tm_interval is = tm_interval_dilate(a, left, right);
+  cr_assert(eq(i64, is.first, expected.first), "[%" PRId64 ", %" PRId64 ") by %" PRId64, a.first,
+            a.last, left);
+  cr_assert(eq(i64, is.last, expected.last), "[%" PRId64 ", %" PRId64 ") by %" PRId64, a.first,
+            a.last, right);
+}
+
+Test(interval, dilations_at_the_ends_of_the_range_are_exact) {
+  static const int64_t ends[] = {INT64_MIN, INT64_MIN + 1, INT64_MIN + 2, -7,       -1, 0, 1,
+                                 5,         INT64_MAX - 2, INT64_MAX - 1, INT64_MAX};
+  enum { ENDS = sizeof ends / sizeof *ends };
+  for (int n = 0; n < ENDS * ENDS * ENDS * ENDS; n++) {
+    expect_dilates_as_its_model(tm_interval_make(ends[n % ENDS], ends[n / ENDS % ENDS]),
+                                ends[n / (ENDS * ENDS) % ENDS], ends[n / (ENDS * ENDS * ENDS)]);
+  }
+}
+
+static int64_t draw(uint64_t* state) {
+  *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+  const uint64_t bits = *state ^ *state >> 29;
+  return (int64_t)(bits << (bits >> 3) % 64);  // of every magnitude
+}
+
+Test(interval, dilations_anywhere_are_exact) {
+  const uint64_t seed = 20240607;
+  uint64_t state = seed;
+  fprintf(stderr, "seed %" PRIu64 "\n", seed);
+  for (int n = 0; n < 100000; n++) {
+    const int64_t first = draw(&state);
+    const int64_t last = draw(&state);
+    const int64_t left = draw(&state);
+    expect_dilates_as_its_model(tm_interval_make(first, last), left, draw(&state));
+  }
 }
 
 Test(interval, a_dilation_undoes_an_erosion) {

@@ -2,6 +2,8 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,6 +160,40 @@ Test(print, floats) {
                 1.234567e-5);
 }
 
+// Makes a locale with a decimal comma and sets it; skips the test where there is none to be had.
+static void use_decimal_comma(void) {
+  static const char definition[] =
+      "LC_NUMERIC\ndecimal_point \"<U002C>\"\nthousands_sep \"\"\ngrouping -1\nEND LC_NUMERIC\n";
+  const char* folder = getenv("TEST_TMPDIR");
+  char command[9000];
+  char source[4200];
+  folder = folder ? folder : "/tmp";
+  snprintf(source, sizeof source, "%s/comma.txt", folder);
+  FILE* const file = fopen(source, "w");
+  cr_assert(file != NULL);
+  fputs(definition, file);
+  fclose(file);
+  snprintf(command, sizeof command,
+           "PATH=$PATH:/usr/bin localedef --no-archive -c -i '%s' '%s/comma' > /dev/null 2>&1",
+           source, folder);
+  (void)!system(command);  // NOLINT(cert-env33-c): warns of what the definition leaves out
+  setenv("LOCPATH", folder, 1);
+  if (!setlocale(LC_NUMERIC, "comma")) {
+    machine_skip("localedef makes no locale here");
+  }
+}
+
+// A comma would be read as the end of the value.
+Test(print, floats_have_a_point_in_every_locale) {
+  char text[16];
+  use_decimal_comma();
+  snprintf(text, sizeof text, "%g", 0.5);
+  cr_assert(eq(str, text, "0,5"));
+  EXPECT_VALUES(TM_F32, float,
+                "[        0.5,       -1.25,           3,         inf, 1.23457e-05]\n", 0.5f, -1.25f,
+                3.0f, __builtin_inff(), 1.234567e-5f);
+}
+
 // Bits and values from the formats' definitions.
 Test(print, narrow_floats) {
   EXPECT_VALUES(TM_F16, uint16_t,
@@ -262,6 +298,7 @@ Test(print_device, without_a_stream_or_while_capturing_nothing_is_written) {
 Test(print, files_that_cannot_be_written_are_errors) {
   tm_auto_tensor x = count_up(TM_SHAPE(3));
   cr_expect(eq(int, tm_print(&x, NULL), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_print(NULL, stderr), TM_ERR_INVALID));
   FILE* full = fopen("/dev/full", "w");
   cr_assert(full != NULL);
   cr_expect(eq(int, tm_print(&x, full), TM_ERR_IO));

@@ -305,6 +305,14 @@ Test(tensor, empty_like) {
     tm_auto_tensor here = tm_empty_like_on(&model, TM_CPU);
     cr_expect(tm_ok(&here));
     EXPECT_FAILS(tm_empty_like_on(&model, TM_DEVICE), TM_ERR_UNAVAILABLE);
+    tm_auto_tensor both = tm_empty_like_as_on(&model, TM_U4, TM_CPU);
+    EXPECT_LAYOUT(both, "(6,4):(4,1)");
+    cr_expect(eq(int, tm_dtype_of(&both), TM_U4));
+    cr_expect(tm_device_equal(tm_device_of(&both), cpu));
+    cr_expect(eq(sz, tm_byte_size(&both), 12));
+    EXPECT_FAILS(tm_empty_like_as_on(&model, TM_U4, TM_DEVICE), TM_ERR_UNAVAILABLE);
+    EXPECT_FAILS(tm_empty_like_as_on(&model, TM_DTYPE_NULL, TM_CPU), TM_ERR_INVALID);
+    EXPECT_FAILS(tm_empty_like_as_on(&model, TM_U4, (tm_device_type)9), TM_ERR_UNAVAILABLE);
   }
 }
 
@@ -359,6 +367,7 @@ Test(tensor, null_passes_through_every_operation_and_the_first_failure_stays) {
       tm_empty_like(&x),
       tm_empty_like_as(&x, TM_F32),
       tm_empty_like_on(&x, TM_CPU),
+      tm_empty_like_as_on(&x, TM_F32, TM_CPU),
       tm_view_move(tm_slice_move(tm_null(), TM_INDEX(0), TM_INDEX(1)), TM_SHAPE(1)),
       tm_slice_outer_move(tm_null(), 0, 1),
       tm_permute_move(tm_null(), TM_INDEX(0)),
@@ -530,6 +539,23 @@ Test(tensor, a_buffer_under_a_layout) {
   cr_expect(eq(int, TM_BUFFER_DATA(int32_t, &back)[10], 10));
   tm_buffer_release(&back);
   cr_expect(eq(u64, memory.frees, 1));
+}
+
+// It has memory, and no element in it.
+Test(tensor, adopted_without_elements_it_can_grow_into_all_that_was_adopted) {
+  int64_t numbers[8] = {0};
+  tm_auto_tensor x = tm_adopt(numbers, sizeof numbers, TM_SHAPE(0, 3), TM_I32, cpu, NULL, NULL);
+  cr_assert(tm_ok(&x), "%s", tm_last_error()->message);
+  tm_auto_buffer reached = tm_buffer_of(&x);
+  cr_expect(eq(i64, reached.size, 0));
+  cr_expect(eq(ptr, reached.data, NULL));
+  tm_auto_buffer all = tm_buffer_of_capacity(&x);
+  cr_expect(eq(ptr, all.data, numbers));
+  cr_expect(eq(i64, all.size, 16));
+  tm_auto_tensor nothing = tm_adopt(NULL, 0, TM_SHAPE(0), TM_I32, cpu, NULL, NULL);
+  tm_auto_buffer none = tm_buffer_of_capacity(&nothing);
+  cr_expect(eq(ptr, none.data, NULL));
+  cr_expect(eq(i64, none.size, 0));
 }
 
 //===-- Lifetime ----------------------------------------------------------===//
