@@ -40,6 +40,7 @@ uint64_t machine_reserved_bytes(int device);
 typedef struct machine_work {
   uint64_t copies;
   uint64_t fills;
+  uint64_t kernels;
 } machine_work;
 
 machine_work machine_work_of(int device);
