@@ -6,6 +6,7 @@
 #include "tensor/memcpy_calls.h"
 #include "tensor/memory.h"
 #include "tensor/stream_use.h"
+#include "tensor/strided_copy.h"
 #include "tm/context/context.h"
 #include "tm/tensor/dry.h"
 
@@ -93,6 +94,14 @@ static tm_status enqueue_copy(const tm_tensor* source, const tm_tensor* destinat
     return tm_memcpy_calls_copy_peer_(&calls, source->data, source->device.id, destination->data,
                                       destination->device.id, stream);
   }
+  bool launched = false;
+  if (!tm_on_host_(source) && !tm_on_host_(destination) &&
+      tm_strided_copy_pays_(&calls, source->data, destination->data)) {
+    TM_TRY(tm_strided_copy_launch_(plan, source->data, destination->data, stream, &launched));
+  }
+  if (launched) {
+    return TM_OK;
+  }
   return tm_memcpy_calls_copy_(&calls, source->data, destination->data,
                                kind_of(source, destination), stream);
 }
@@ -100,6 +109,13 @@ static tm_status enqueue_copy(const tm_tensor* source, const tm_tensor* destinat
 static tm_status enqueue_fill(const tm_tensor* destination, uint8_t value,
                               const tm_copy_plan_* plan, cudaStream_t stream) {
   const tm_memcpy_calls_ calls = tm_memcpy_calls_make_(plan);
+  bool launched = false;
+  if (tm_strided_fill_pays_(&calls, destination->data)) {
+    TM_TRY(tm_strided_fill_launch_(plan, value, destination->data, stream, &launched));
+  }
+  if (launched) {
+    return TM_OK;
+  }
   return tm_memcpy_calls_fill_(&calls, value, destination->data, stream);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tensor/strided_copy_kernel.h"
 #include "tests/support/machine.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
@@ -267,6 +268,110 @@ Test(strided_copy, between_devices_does_what_the_model_does) {
   try_random(tm_cuda_allocator(1), TM_DEVICE, TM_DEVICE, EXAMPLES);
 }
 
+//===-- Transpositions ----------------------------------------------------===//
+
+// `rows` by `columns` elements of `words` values, transposed, with `pad` and `other_pad` values
+// after the rows of either side.
+static void make_transposition(example* e, tm_shape shape, int64_t pad, int64_t other_pad) {
+  const int64_t rows = shape.dim[0];
+  const int64_t columns = shape.dim[1];
+  const int64_t words = shape.dim[2];
+  e->shape = shape;
+  ASSERT_OK(
+      tm_layout_make_strided(shape, TM_INDEX(words, rows * words + pad, 1), &e->source.layout));
+  ASSERT_OK(tm_layout_make_strided(shape, TM_INDEX(columns * words + other_pad, words, 1),
+                                   &e->destination.layout));
+  cr_assert(fits(&e->source, e->width) && fits(&e->destination, e->width));
+}
+
+// Every size of elements, with and without whole words in rows, in matrices that are tiles, parts
+// of tiles, thin and flat.
+static void try_transpositions(example* e, uint8_t* expected, uint8_t* seen) {
+  static const tm_dtype types[] = {TM_U8, TM_I16, TM_F32, TM_F64, TM_F64};
+  static const int64_t sizes[][2] = {{64, 64},  {130, 72}, {3, 1000}, {1000, 3},
+                                     {8, 1900}, {1900, 8}, {4, 4},    {5, 257}};
+  for (int type = 0; type < 5; type++) {
+    e->dtype = types[type];
+    e->width = tm_dtype_bits(e->dtype) / 8;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+      const tm_shape shape = TM_SHAPE(sizes[i][0], sizes[i][1], type == 4 ? 2 : 1);
+      for (int pads = 0; pads < 4; pads++) {
+        e->source.start = pads == 3;
+        make_transposition(e, shape, pads & 1, pads >> 1);
+        try_example(e, expected, seen);
+      }
+    }
+  }
+}
+
+static void try_transpositions_in(tm_device_type type) {
+  uint8_t* image = malloc(SPACE);
+  uint8_t* expected = malloc(SPACE);
+  uint8_t* seen = malloc(SPACE);
+  cr_assert(image && expected && seen);
+  for (int i = 0; i < SPACE; i++) {
+    image[i] = (uint8_t)(i * 7 + i / 256 * 31);
+  }
+  TM_WITH_STREAM(stream)
+  TM_WITH_ALLOCATOR(pool) {
+    example e = {.source.image = image};
+    e.source.memory = make_memory(type);
+    e.destination.memory = make_memory(type);
+    try_transpositions(&e, expected, seen);
+    tm_buffer_release(&e.source.memory);
+    tm_buffer_release(&e.destination.memory);
+  }
+  free(image);
+  free(expected);
+  free(seen);
+}
+
+Test(strided_copy, transposes_on_the_host) { try_transpositions_in(TM_CPU); }
+
+Test(strided_copy, transposes_on_a_device) { try_transpositions_in(TM_DEVICE); }
+
+//===-- Indices -----------------------------------------------------------===//
+
+static uint64_t random_bits(int most) {
+  return ((uint64_t)random_below(INT64_C(1) << 32) << 31 |
+          (uint64_t)random_below(INT64_C(1) << 31)) >>
+         (64 - 1 - random_below(most));
+}
+
+// Loops of at most 2^31 - 1 iterations in all.
+static tm_strided_copy_ random_loops(void) {
+  tm_strided_copy_ copy = {.is_narrow = 1};
+  uint64_t left = INT32_MAX;  // that the loops to come may multiply to
+  copy.total = 1;
+  copy.rank = 1 + (int32_t)random_below(TM_STRIDED_LOOPS_);
+  for (int32_t n = 0; n < copy.rank; n++) {
+    const uint64_t wanted = 1 + random_bits(31);
+    const uint64_t count = wanted < left ? wanted : left;
+    cr_assert(count > 0);
+    copy.loop[n] =
+        tm_strided_loop_make_(count, random_below(1 << 20), random_below(INT64_C(1) << 30));
+    copy.total *= count;
+    left /= count;
+  }
+  return copy;
+}
+
+// Divided by multiplication, and in 64 bits: the same places, for totals up to 2^31 - 1.
+Test(strided_copy, narrow_indices_are_the_wide_ones) {
+  seed();
+  for (int i = 0; i < 20000; i++) {
+    tm_strided_copy_ narrow = random_loops();
+    tm_strided_copy_ wide = narrow;
+    wide.is_narrow = 0;
+    const uint64_t index = i % 3 ? (uint64_t)random_below((int64_t)narrow.total) : narrow.total - 1;
+    const tm_strided_place_ a = tm_strided_find_(&narrow, index);
+    const tm_strided_place_ b = tm_strided_find_(&wide, index);
+    cr_assert(a.source == b.source && a.destination == b.destination && a.inner == b.inner &&
+                  a.second == b.second,
+              "%llu of %llu", (unsigned long long)index, (unsigned long long)narrow.total);
+  }
+}
+
 //===-- Calls of the runtime ----------------------------------------------===//
 
 typedef struct call_row {
@@ -309,7 +414,8 @@ static machine_work work_of(const tm_buffer* from, const tm_buffer* to, const ca
     ASSERT_OK(tm_copy(&x, &y));
   }
   const machine_work after = machine_work_of(0);
-  return (machine_work){.copies = after.copies - before.copies,
+  return (machine_work){.kernels = after.kernels - before.kernels,
+                        .copies = after.copies - before.copies,
                         .fills = after.fills - before.fills};
 }
 
@@ -330,6 +436,49 @@ Test(strided_copy, between_host_and_device_makes_the_calls_of_the_table) {
       cr_expect(eq(u64, up, row->calls), "%s to %s", row->source, row->destination);
       cr_expect(eq(u64, up_pinned, row->calls), "%s to %s", row->source, row->destination);
       cr_expect(eq(u64, down, row->calls), "%s to %s", row->source, row->destination);
+    }
+    ASSERT_OK(tm_stream_sync(stream));
+  }
+}
+
+typedef struct kernel_row {
+  const char* source;
+  const char* destination;
+  machine_work copy;
+  machine_work fill;  // of the destination
+} kernel_row;
+
+// i32, on one device.
+static const kernel_row kernel_rows[] = {
+    {"(20,50):(50,1)", "(20,50):(50,1)", {.copies = 1}, {.fills = 1}},         // contiguous
+    {"(20,48):(64,1)", "(20,48):(96,1)", {.kernels = 1}, {.kernels = 1}},      // narrow rows
+    {"(4,1024):(1024,1)", "(4,1024):(1028,1)", {.kernels = 1}, {.fills = 1}},  // of 4 KiB
+    {"(3,1028):(1028,1)", "(3,1028):(1032,1)", {.copies = 1}, {.fills = 1}},   // wider
+    {"(3,1025):(1026,1)", "(3,1025):(1027,1)", {.copies = 1}, {.fills = 1}},   // in narrow units
+    {"(20,50):(1,20)", "(20,50):(50,1)", {.kernels = 1}, {.fills = 1}},        // a transposition
+    {"(3,20):(0,1)", "(3,20):(24,1)", {.kernels = 1}, {.kernels = 1}},         // a broadcast
+    {"(30):(3)", "(30):(5)", {.kernels = 1}, {.kernels = 1}},
+    {"(2,3,1025):(3080,1027,1)", "(2,3,1025):(3077,1025,1)", {.kernels = 1}, {.fills = 1}},
+};
+
+static void expect_work(machine_work seen, machine_work expected, const kernel_row* row) {
+  cr_expect(seen.copies == expected.copies && seen.fills == expected.fills &&
+                seen.kernels == expected.kernels,
+            "%s to %s: %d copies, %d fills, %d kernels", row->source, row->destination,
+            (int)seen.copies, (int)seen.fills, (int)seen.kernels);
+}
+
+Test(strided_copy, on_a_device_is_by_kernel_where_that_is_faster) {
+  if (!machine_is_simulated()) {
+    machine_skip("a real machine does not count calls");
+  }
+  tm_auto_buffer from = tm_buffer_empty_from(pool, 8192, TM_I32);
+  tm_auto_buffer to = tm_buffer_empty_from(pool, 8192, TM_I32);
+  TM_WITH_STREAM(stream) {
+    for (size_t i = 0; i < sizeof kernel_rows / sizeof *kernel_rows; i++) {
+      const call_row row = {kernel_rows[i].source, kernel_rows[i].destination, 0, 0};
+      expect_work(work_of(&from, &to, &row, false), kernel_rows[i].copy, &kernel_rows[i]);
+      expect_work(work_of(&from, &to, &row, true), kernel_rows[i].fill, &kernel_rows[i]);
     }
     ASSERT_OK(tm_stream_sync(stream));
   }
@@ -356,7 +505,87 @@ Test(strided_copy, of_rows_gigabytes_apart) {
   free(memory);
 }
 
+//===-- Captures ----------------------------------------------------------===//
+
+Test(strided_copy, of_a_transposition_is_captured) {
+  tm_auto_tensor x = tm_empty_from(pool, TM_SHAPE(20, 50), TM_I32);
+  tm_auto_tensor y = tm_empty_from(pool, TM_SHAPE(50, 20), TM_I32);
+  tm_auto_tensor turned = tm_t(&x);
+  cudaStream_t handle = tm_stream_handle(stream);
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  int32_t numbers[1000];
+  for (int i = 0; i < 1000; i++) {
+    numbers[i] = i;
+  }
+  TM_WITH_STREAM(stream) {
+    ASSERT_OK(tm_clear(&y));
+    ASSERT_OK(tm_stream_sync(stream));
+    cr_assert(cudaStreamBeginCapture(handle, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    ASSERT_OK(tm_copy(&turned, &y));
+    cr_assert(cudaStreamEndCapture(handle, &graph) == cudaSuccess);
+  }
+  cr_assert(cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess);
+  move(numbers, sizeof numbers, x.data);
+  cr_assert(cudaGraphLaunch(exec, handle) == cudaSuccess);
+  move(y.data, sizeof numbers, numbers);
+  for (int i = 0; i < 1000; i++) {
+    cr_assert(numbers[i] == i % 20 * 50 + i / 20, "%d: %d", i, numbers[i]);
+  }
+  cr_expect(cudaGraphExecDestroy(exec) == cudaSuccess);
+  cr_expect(cudaGraphDestroy(graph) == cudaSuccess);
+}
+
 //===-- Failures ----------------------------------------------------------===//
+
+static tm_tensor filled(tm_shape shape, uint8_t value) {
+  tm_tensor tensor = tm_empty_from(pool, shape, TM_I32);
+  cr_assert(tm_ok(&tensor), "%s", tm_last_error()->message);
+  TM_WITH_STREAM(stream) { ASSERT_OK(tm_fill_bytes(&tensor, value)); }
+  return tensor;
+}
+
+static int last_value(const tm_tensor* tensor) {
+  int value;
+  move((const char*)tensor->data + tm_byte_size(tensor) - sizeof value, sizeof value, &value);
+  return value;
+}
+
+Test(strided_copy, whose_kernel_fails_leaves_the_destination_as_it_was) {
+  tm_auto_tensor x = filled(TM_SHAPE(20, 50), 1);
+  tm_auto_tensor y = filled(TM_SHAPE(50, 20), 2);
+  tm_auto_tensor turned = tm_t(&x);
+  tm_auto_tensor part = tm_slice(&y, TM_INDEX(0, 1), TM_INDEX(-1, -1));
+  TM_WITH_STREAM(stream) {
+    machine_fail("cudaLaunchKernel", 1, 2, cudaErrorUnknown);
+    cr_expect(eq(int, tm_copy(&turned, &y), TM_ERR_CUDA));
+    cr_expect(ne(ptr, (void*)strstr(tm_last_error()->message, "cudaLaunchKernel"), NULL), "%s",
+              tm_last_error()->message);
+    cr_expect(eq(int, tm_clear(&part), TM_ERR_CUDA));
+    cr_expect(eq(int, last_value(&y), 0x02020202));
+    cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
+    ASSERT_OK(tm_copy(&turned, &y));
+    cr_expect(eq(int, last_value(&y), 0x01010101));
+  }
+}
+
+// A device that the library has no kernels for.
+Test(strided_copy, on_an_older_device_is_by_calls) {
+  tm_auto_tensor x = filled(TM_SHAPE(20, 50), 1);
+  tm_auto_tensor y = filled(TM_SHAPE(50, 20), 2);
+  tm_auto_tensor turned = tm_t(&x);
+  tm_auto_tensor part = tm_slice(&y, TM_INDEX(0, 1), TM_INDEX(-1, -1));
+  TM_WITH_STREAM(stream) {
+    machine_fail("cudaLaunchKernel", 1, 0, cudaErrorNoKernelImageForDevice);
+    const machine_work before = machine_work_of(0);
+    ASSERT_OK(tm_copy(&turned, &y));
+    cr_expect(eq(int, last_value(&y), 0x01010101));
+    ASSERT_OK(tm_fill_bytes(&part, 3));
+    cr_expect(eq(int, last_value(&y), 0x03030303));
+    cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
+    cr_expect(eq(u64, machine_work_of(0).kernels, before.kernels));
+  }
+}
 
 // Of 20 calls the 5th fails: the error is CUDA's, nothing else is queued, and the block is not
 // reused before what is queued has been done.
