@@ -9,9 +9,10 @@
 //
 // Layouts. Both sides may be strided, wherever they are: every pair of layouts of one shape is
 // copied. On the host that is memcpy where both are contiguous, and blocked where they are
-// transposed. Where a device is involved, as many runs as possible go into one memcpy of one, two
-// or three dimensions, and there are as many of those as it takes: never more than the pair has
-// contiguous runs. docs/tensors.md has a table.
+// transposed. On one device it is one memcpy where both are contiguous or their rows are wide, else
+// a kernel. Between the host and a device, and between devices, as many runs as possible go into
+// one memcpy of one, two or three dimensions, and there are as many of those as it takes: never
+// more than the pair has contiguous runs. docs/tensors.md has a table.
 //
 // Devices. A fill, and a copy from or to the host, runs on a stream of the device whose memory it
 // is; on another's it is TM_ERR_INVALID. A copy between devices runs on a stream of either. The
