@@ -30,6 +30,7 @@
   X(cudaStreamGetId)                     \
   X(cudaStreamGetDevice)                 \
   X(cudaLaunchHostFunc)                  \
+  X(cudaLaunchKernel)                    \
   X(cudaStreamBeginCapture)              \
   X(cudaStreamEndCapture)                \
   X(cudaStreamIsCapturing)               \

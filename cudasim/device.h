@@ -45,6 +45,9 @@ device* sim_device_of(uint64_t address);
 // Waits for the work of `d`, then frees all it has. It is opened again when it is used again.
 void sim_device_close(device* d);
 
+// The value of an attribute; 0 for those that the device does not have.
+int sim_device_attribute(const device* d, enum cudaDeviceAttr name);
+
 void sim_device_note_reserved(device* d, uint64_t bytes);
 
 #endif  // CUDASIM_DEVICE_H_

@@ -60,7 +60,7 @@ static const attribute attributes[] = {
     {cudaDevAttrNumaId, -1},
 };
 
-static int value_of(const device* d, enum cudaDeviceAttr name) {
+int sim_device_attribute(const device* d, enum cudaDeviceAttr name) {
   if (name == cudaDevAttrPciBusId) return d->id + 1;
   for (size_t i = 0; i < sizeof(attributes) / sizeof(attributes[0]); ++i) {
     if (attributes[i].name == name) return attributes[i].value;
@@ -73,7 +73,7 @@ static cudaError_t get_attribute(int* out, enum cudaDeviceAttr name, int id) {
   const device* d = sim_device_at(id);
   if (!d) return cudaErrorInvalidDevice;
   if (name < cudaDevAttrMaxThreadsPerBlock || name >= cudaDevAttrMax) return cudaErrorInvalidValue;
-  *out = value_of(d, name);
+  *out = sim_device_attribute(d, name);
   return cudaSuccess;
 }
 
@@ -128,21 +128,23 @@ static cudaError_t get_properties(struct cudaDeviceProp* out, int id) {
   if (!d) return cudaErrorInvalidDevice;
   memset(out, 0, sizeof(*out));
   for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); ++i) {
-    *(int*)((char*)out + fields[i].offset) = value_of(d, fields[i].name);
+    *(int*)((char*)out + fields[i].offset) = sim_device_attribute(d, fields[i].name);
   }
   snprintf(out->name, sizeof(out->name), "cudasim device %d", id);
   snprintf(out->uuid.bytes, sizeof(out->uuid.bytes), "cudasim-%07d", id);
   out->totalGlobalMem = sim_options()->memory[id];
-  out->sharedMemPerBlock = (size_t)value_of(d, cudaDevAttrMaxSharedMemoryPerBlock);
-  out->memPitch = (size_t)value_of(d, cudaDevAttrMaxPitch);
-  out->totalConstMem = (size_t)value_of(d, cudaDevAttrTotalConstantMemory);
-  out->textureAlignment = (size_t)value_of(d, cudaDevAttrTextureAlignment);
-  out->texturePitchAlignment = (size_t)value_of(d, cudaDevAttrTexturePitchAlignment);
-  out->surfaceAlignment = (size_t)value_of(d, cudaDevAttrSurfaceAlignment);
+  out->sharedMemPerBlock = (size_t)sim_device_attribute(d, cudaDevAttrMaxSharedMemoryPerBlock);
+  out->memPitch = (size_t)sim_device_attribute(d, cudaDevAttrMaxPitch);
+  out->totalConstMem = (size_t)sim_device_attribute(d, cudaDevAttrTotalConstantMemory);
+  out->textureAlignment = (size_t)sim_device_attribute(d, cudaDevAttrTextureAlignment);
+  out->texturePitchAlignment = (size_t)sim_device_attribute(d, cudaDevAttrTexturePitchAlignment);
+  out->surfaceAlignment = (size_t)sim_device_attribute(d, cudaDevAttrSurfaceAlignment);
   out->sharedMemPerMultiprocessor =
-      (size_t)value_of(d, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
-  out->sharedMemPerBlockOptin = (size_t)value_of(d, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  out->reservedSharedMemPerBlock = (size_t)value_of(d, cudaDevAttrReservedSharedMemoryPerBlock);
+      (size_t)sim_device_attribute(d, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  out->sharedMemPerBlockOptin =
+      (size_t)sim_device_attribute(d, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  out->reservedSharedMemPerBlock =
+      (size_t)sim_device_attribute(d, cudaDevAttrReservedSharedMemoryPerBlock);
   return cudaSuccess;
 }
 

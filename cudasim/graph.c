@@ -67,6 +67,7 @@ node* sim_node_retain(node* n) {
 void sim_node_release(node* n) {
   if (--n->references) return;
   if (n->handle) sim_handle_close(n->handle);
+  if (n->work.type == cudaGraphNodeTypeKernel) sim_kernel_release(n->work.kernel);
   sim_node_set_clear(&n->dependencies);
   sim_bookkeeping_free(n);
 }
@@ -76,6 +77,7 @@ static node* make_node(graph* g, const node_work* w, const device* d,
   node* n = sim_bookkeeping_alloc(sizeof(*n));
   if (!n) return NULL;
   *n = (node){.references = 1, .graph = g, .device = d->id, .work = *w};
+  if (w->type == cudaGraphNodeTypeKernel) sim_kernel_retain(w->kernel);
   n->handle = sim_handle_open(HANDLE_NODE, n);
   if (n->handle && sim_node_set_join(&n->dependencies, dependencies)) return n;
   sim_node_release(n);
@@ -95,6 +97,11 @@ static op* fill_op(const fill_request* r, cudaError_t* error) {
   return *error ? NULL : sim_fill_op(r, &where);
 }
 
+static op* kernel_op(const node* n, cudaError_t* error) {
+  const device* d = sim_device_open(n->device, error);
+  return d ? sim_kernel_op(n->work.kernel, d) : NULL;
+}
+
 op* sim_node_op(const node* n, cudaError_t* error) {
   op* o = NULL;
   *error = cudaSuccess;
@@ -102,6 +109,8 @@ op* sim_node_op(const node* n, cudaError_t* error) {
     o = copy_op(&n->work.copy, error);
   } else if (n->work.type == cudaGraphNodeTypeMemset) {
     o = fill_op(&n->work.fill, error);
+  } else if (n->work.type == cudaGraphNodeTypeKernel) {
+    o = kernel_op(n, error);
   } else {
     o = sim_host_op(n->work.host.function, n->work.host.argument);
   }

@@ -13,6 +13,7 @@
 
 #include "cudasim/copy.h"
 #include "cudasim/fill.h"
+#include "cudasim/kernel.h"
 
 //===-- Sets of nodes -------------------------------------------------------------------------===//
 
@@ -35,13 +36,14 @@ void sim_node_set_clear(node_set* s);
 
 //===-- Nodes and graphs ----------------------------------------------------------------------===//
 
-// What a node does: one of the three that can be captured. Memory is named by the addresses that
+// What a node does: one of the four that can be captured. Memory is named by the addresses that
 // the program gave; what is there is looked up at each launch.
 typedef struct node_work {
   enum cudaGraphNodeType type;
   union {
     copy_request copy;
     fill_request fill;
+    kernel_launch* kernel;  // retained
     struct {
       cudaHostFn_t function;
       void* argument;

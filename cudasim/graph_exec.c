@@ -189,6 +189,7 @@ static void count_work(const graph_exec* e, device* d) {
     enum cudaGraphNodeType type = e->steps[i].node->work.type;
     d->statistics.copies += type == cudaGraphNodeTypeMemcpy;
     d->statistics.fills += type == cudaGraphNodeTypeMemset;
+    d->statistics.kernels += type == cudaGraphNodeTypeKernel;
     d->statistics.host_functions += type == cudaGraphNodeTypeHost;
   }
 }

@@ -5,6 +5,7 @@
 
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
+#include "cudasim/kernel.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
 #include "cudasim/space.h"
@@ -127,6 +128,9 @@ void sim_op_run(const op* o) {
     case OP_FILL:
       fill(o);
       break;
+    case OP_KERNEL:
+      sim_kernel_run(o->kernel.run);
+      break;
     case OP_HOST:
       call_host(o);
       break;
@@ -164,6 +168,8 @@ void sim_op_release(op* o) {
     staging_give(o->copy.staging);
   } else if (o->kind == OP_FILL) {
     touch(&o->fill.written);
+  } else if (o->kind == OP_KERNEL) {
+    sim_kernel_run_release(o->kernel.run);
   } else if (o->kind == OP_FREE) {
     sim_device_memory_give(o->free.block);
   }

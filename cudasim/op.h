@@ -11,6 +11,7 @@
 struct block;
 struct device;
 struct event;
+struct kernel_run;
 struct stream;
 
 // Bytes of device memory; `device` is NULL where there are none.
@@ -38,6 +39,7 @@ typedef struct grid {
 typedef enum op_kind {
   OP_COPY,
   OP_FILL,
+  OP_KERNEL,  // runs a kernel's host function
   OP_HOST,    // calls a function of the program
   OP_WAIT,    // holds the stream until another one has reached a position
   OP_RECORD,  // notes the time in an event
@@ -65,6 +67,9 @@ typedef struct op {
       int value;
     } fill;
     struct {
+      struct kernel_run* run;
+    } kernel;
+    struct {
       cudaHostFn_t function;
       void* argument;
     } host;
@@ -84,7 +89,7 @@ typedef struct op {
 
 // Whether somebody has to run the op; the others are done as soon as it is their turn.
 static inline bool op_is_work(const op* o) {
-  return o->kind == OP_COPY || o->kind == OP_FILL || o->kind == OP_HOST;
+  return o->kind == OP_COPY || o->kind == OP_FILL || o->kind == OP_KERNEL || o->kind == OP_HOST;
 }
 
 // An op of the kind, otherwise zero; NULL when the host has no memory.
@@ -94,7 +99,7 @@ op* sim_op_create(op_kind kind);
 op* sim_host_op(cudaHostFn_t function, void* argument);
 
 // Does the work, without the runtime's lock; only for ops that do something outside the simulation:
-// copies, fills and host functions.
+// copies, fills, kernels and host functions.
 void sim_op_run(const op* o);
 
 // Gives back the op and what it holds.

@@ -5,6 +5,7 @@
 
 #include "cudasim/device.h"
 #include "cudasim/event.h"
+#include "cudasim/kernel.h"
 #include "cudasim/runtime.h"
 
 // Ops of the program that one stream holds before its caller has to wait, as on a device.
@@ -195,6 +196,8 @@ static bool run_next(engine* e) {
     sim_op_run(o);
     sim_lock();
     state.copies -= is_copy;
+    bool is_wild = o->kind == OP_KERNEL && sim_kernel_is_wild(o->kernel.run);
+    if (is_wild && !s->device->broken) s->device->broken = cudaErrorIllegalAddress;
     if (state.is_stopping) pthread_cond_broadcast(&state.change);
   }
   complete_first(s);

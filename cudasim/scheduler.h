@@ -1,6 +1,6 @@
 // Who runs the work that streams have ready, and when.
 //
-// `threads`: each device has up to two workers, one for copies and fills and one for host
+// `threads`: each device has up to two workers, one for copies, fills and kernels and one for host
 // functions, so that a host function that blocks holds up its stream only; while one blocks and
 // others are ready, there are more. Workers start when there is work, end when there has been none
 // for a while, and never wait for another stream: a stream that does is simply not ready. A thread

@@ -1,11 +1,12 @@
 #include "tm/tensor/copy.h"
 
-#include <string.h>
-
 #include "alloc/cuda_runtime.h"
 #include "tensor/copy_plan.h"
+#include "tensor/host_copy.h"
+#include "tensor/memcpy_calls.h"
 #include "tensor/memory.h"
 #include "tensor/stream_use.h"
+#include "tensor/strided_copy.h"
 #include "tm/context/context.h"
 #include "tm/tensor/dry.h"
 
@@ -77,127 +78,7 @@ static tm_status check_pair(const tm_tensor* source, const tm_tensor* destinatio
   return TM_OK;
 }
 
-//===-- On the host -------------------------------------------------------===//
-
-// Copies `count` runs.
-static void copy_runs(const char* source, int64_t source_step, char* destination,
-                      int64_t destination_step, int64_t count, size_t run) {
-  switch (run) {
-// A size that the compiler knows is a load and a store instead of a call.
-#define COPY_RUNS_OF(size)               \
-  case size:                             \
-    for (; count > 0; count--) {         \
-      memcpy(destination, source, size); \
-      source += source_step;             \
-      destination += destination_step;   \
-    }                                    \
-    break
-    COPY_RUNS_OF(1);
-    COPY_RUNS_OF(2);
-    COPY_RUNS_OF(4);
-    COPY_RUNS_OF(8);
-#undef COPY_RUNS_OF
-    default:
-      for (; count > 0; count--) {
-        memcpy(destination, source, run);
-        source += source_step;
-        destination += destination_step;
-      }
-  }
-}
-
-// Steps to the next iteration of all loops but the innermost; false past the last. The offsets, in
-// bytes, follow.
-static bool next_row(const tm_copy_plan_* plan, int64_t* index, int64_t* source,
-                     int64_t* destination) {
-  for (int32_t i = plan->rank - 2; i >= 0; i--) {
-    *source += plan->source[i];
-    *destination += plan->destination[i];
-    if (++index[i] < plan->count[i]) {
-      return true;
-    }
-    *source -= plan->count[i] * plan->source[i];
-    *destination -= plan->count[i] * plan->destination[i];
-    index[i] = 0;
-  }
-  return false;
-}
-
-static void copy_on_host(const tm_copy_plan_* plan, const char* source, char* destination) {
-  if (plan->rank == 0) {
-    memcpy(destination, source, plan->run);
-    return;
-  }
-  const int32_t row = plan->rank - 1;
-  int64_t index[TM_MAX_RANK] = {0};
-  int64_t from = 0;
-  int64_t to = 0;
-  do {
-    copy_runs(source + from, plan->source[row], destination + to, plan->destination[row],
-              plan->count[row], plan->run);
-  } while (next_row(plan, index, &from, &to));
-}
-
-static void fill_on_host(const tm_copy_plan_* plan, uint8_t value, char* destination) {
-  if (plan->rank == 0) {
-    memset(destination, value, plan->run);
-    return;
-  }
-  const int32_t row = plan->rank - 1;
-  int64_t index[TM_MAX_RANK] = {0};
-  int64_t unused = 0;
-  int64_t to = 0;
-  do {
-    for (int64_t i = 0; i < plan->count[row]; i++) {
-      memset(destination + to + i * plan->destination[row], value, plan->run);
-    }
-  } while (next_row(plan, index, &unused, &to));
-}
-
 //===-- On a stream -------------------------------------------------------===//
-
-enum { MAXIMUM_PITCH = INT32_MAX };  // bytes; what CUDA devices report
-
-// Whether one side of a plan is what a 2D or 3D call describes: rows of `run` bytes, `step[last]`
-// apart, in planes that are whole numbers of rows apart.
-static bool is_pitched(const tm_copy_plan_* plan, const int64_t* step) {
-  if (plan->rank == 0) {
-    return true;
-  }
-  const int32_t row = plan->rank - 1;
-  if (plan->rank > 2 || step[row] < (int64_t)plan->run || step[row] > MAXIMUM_PITCH) {
-    return false;
-  }
-  return row == 0 || (step[0] % step[row] == 0 && step[0] / step[row] >= plan->count[row]);
-}
-
-static TM_COLD tm_status not_pitched(const tm_tensor* source, const tm_tensor* destination) {
-  char from[TM_LAYOUT_TEXT_SIZE];
-  char to[TM_LAYOUT_TEXT_SIZE];
-  tm_layout_text(&source->layout, from, sizeof from);
-  tm_layout_text(&destination->layout, to, sizeof to);
-  return TM_RAISE(TM_ERR_UNAVAILABLE,
-                  "device copy from layout %.150s to %.150s: not one 2D or 3D memcpy", from, to);
-}
-
-// A pitched pointer of plans with one or two loops.
-static struct cudaPitchedPtr pitched(const tm_copy_plan_* plan, const int64_t* step, void* data) {
-  const int32_t row = plan->rank - 1;
-  struct cudaPitchedPtr result;
-  result.ptr = data;
-  result.pitch = (size_t)step[row];
-  result.xsize = plan->run;
-  result.ysize = (size_t)(row == 0 ? plan->count[row] : step[0] / step[row]);
-  return result;
-}
-
-static struct cudaExtent extent_of(const tm_copy_plan_* plan) {
-  struct cudaExtent extent;
-  extent.width = plan->run;
-  extent.height = (size_t)plan->count[plan->rank - 1];
-  extent.depth = plan->rank == 2 ? (size_t)plan->count[0] : 1;
-  return extent;
-}
 
 static enum cudaMemcpyKind kind_of(const tm_tensor* source, const tm_tensor* destination) {
   if (tm_on_host_(source)) {
@@ -206,103 +87,80 @@ static enum cudaMemcpyKind kind_of(const tm_tensor* source, const tm_tensor* des
   return tm_on_host_(destination) ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice;
 }
 
-// Between devices, or on a stream of a third one: only the peer calls reach memory of pools without
-// access to them being granted.
-static tm_status enqueue_peer_copy(const tm_tensor* source, const tm_tensor* destination,
-                                   const tm_copy_plan_* plan, cudaStream_t stream) {
-  const int from = source->device.id;
-  const int to = destination->device.id;
-  if (plan->rank == 0) {
-    TM_TRY_CUDA(cudaMemcpyPeerAsync(destination->data, to, source->data, from, plan->run, stream));
+static tm_status enqueue_copy(const tm_tensor* source, const tm_tensor* destination,
+                              const tm_copy_plan_* plan, bool by_peer, cudaStream_t stream) {
+  const tm_memcpy_calls_ calls = tm_memcpy_calls_make_(plan);
+  if (by_peer) {
+    return tm_memcpy_calls_copy_peer_(&calls, source->data, source->device.id, destination->data,
+                                      destination->device.id, stream);
+  }
+  bool launched = false;
+  if (!tm_on_host_(source) && !tm_on_host_(destination) &&
+      tm_strided_copy_pays_(&calls, source->data, destination->data)) {
+    TM_TRY(tm_strided_copy_launch_(plan, source->data, destination->data, stream, &launched));
+  }
+  if (launched) {
     return TM_OK;
   }
-  struct cudaMemcpy3DPeerParms parameters;
-  memset(&parameters, 0, sizeof parameters);
-  parameters.srcPtr = pitched(plan, plan->source, source->data);
-  parameters.srcDevice = from;
-  parameters.dstPtr = pitched(plan, plan->destination, destination->data);
-  parameters.dstDevice = to;
-  parameters.extent = extent_of(plan);
-  TM_TRY_CUDA(cudaMemcpy3DPeerAsync(&parameters, stream));
-  return TM_OK;
-}
-
-static tm_status enqueue_copy(const tm_tensor* source, const tm_tensor* destination,
-                              const tm_copy_plan_* plan, cudaStream_t stream) {
-  const enum cudaMemcpyKind kind = kind_of(source, destination);
-  if (plan->rank == 0) {
-    TM_TRY_CUDA(cudaMemcpyAsync(destination->data, source->data, plan->run, kind, stream));
-  } else if (plan->rank == 1) {
-    TM_TRY_CUDA(cudaMemcpy2DAsync(destination->data, (size_t)plan->destination[0], source->data,
-                                  (size_t)plan->source[0], plan->run, (size_t)plan->count[0], kind,
-                                  stream));
-  } else {
-    struct cudaMemcpy3DParms parameters;
-    memset(&parameters, 0, sizeof parameters);
-    parameters.srcPtr = pitched(plan, plan->source, source->data);
-    parameters.dstPtr = pitched(plan, plan->destination, destination->data);
-    parameters.extent = extent_of(plan);
-    parameters.kind = kind;
-    TM_TRY_CUDA(cudaMemcpy3DAsync(&parameters, stream));
-  }
-  return TM_OK;
+  return tm_memcpy_calls_copy_(&calls, source->data, destination->data,
+                               kind_of(source, destination), stream);
 }
 
 static tm_status enqueue_fill(const tm_tensor* destination, uint8_t value,
                               const tm_copy_plan_* plan, cudaStream_t stream) {
-  if (plan->rank == 0) {
-    TM_TRY_CUDA(cudaMemsetAsync(destination->data, value, plan->run, stream));
-  } else if (plan->rank == 1) {
-    TM_TRY_CUDA(cudaMemset2DAsync(destination->data, (size_t)plan->destination[0], value, plan->run,
-                                  (size_t)plan->count[0], stream));
-  } else {
-    TM_TRY_CUDA(cudaMemset3DAsync(pitched(plan, plan->destination, destination->data), value,
-                                  extent_of(plan), stream));
+  const tm_memcpy_calls_ calls = tm_memcpy_calls_make_(plan);
+  bool launched = false;
+  if (tm_strided_fill_pays_(&calls, destination->data)) {
+    TM_TRY(tm_strided_fill_launch_(plan, value, destination->data, stream, &launched));
   }
-  return TM_OK;
+  if (launched) {
+    return TM_OK;
+  }
+  return tm_memcpy_calls_fill_(&calls, value, destination->data, stream);
+}
+
+static tm_status record_uses(const tm_tensor* source, const tm_tensor* destination,
+                             tm_stream* stream) {
+  TM_TRY(tm_stream_use_record_(source, stream));
+  return tm_stream_use_record_(destination, stream);
 }
 
 // The uses are recorded twice: before, because what a record needs must be there before anything is
-// queued; after, because a record covers what is queued by then.
+// queued; after, because a record covers what is queued by then. That is something also where one
+// of several calls failed.
 static tm_status copy_on_stream(const tm_tensor* source, const tm_tensor* destination,
                                 const tm_copy_plan_* plan) {
-  if (!is_pitched(plan, plan->source) || !is_pitched(plan, plan->destination)) {
-    return not_pitched(source, destination);
-  }
   tm_stream* stream = tm_stream_use_find_();
   if (!stream) {
     return tm_last_status();
   }
   bool by_peer;
   TM_TRY(tm_stream_use_check_copy_(source, destination, stream, &by_peer));
-  TM_TRY(tm_stream_use_record_(source, stream));
-  TM_TRY(tm_stream_use_record_(destination, stream));
+  TM_TRY(record_uses(source, destination, stream));
+  tm_status queued;
   {
     TM_ON_DEVICE(tm_stream_device(stream).id);
-    cudaStream_t handle = tm_stream_handle(stream);
-    TM_TRY(by_peer ? enqueue_peer_copy(source, destination, plan, handle)
-                   : enqueue_copy(source, destination, plan, handle));
+    queued = enqueue_copy(source, destination, plan, by_peer, tm_stream_handle(stream));
   }
-  TM_TRY(tm_stream_use_record_(source, stream));
-  return tm_stream_use_record_(destination, stream);
+  TM_TRY(record_uses(source, destination, stream));
+  return queued;
 }
 
 static tm_status fill_on_stream(const tm_tensor* destination, uint8_t value,
                                 const tm_copy_plan_* plan) {
-  if (!is_pitched(plan, plan->destination)) {
-    return not_pitched(destination, destination);
-  }
   tm_stream* stream = tm_stream_use_find_();
   if (!stream) {
     return tm_last_status();
   }
   TM_TRY(tm_stream_use_check_(destination, stream));
   TM_TRY(tm_stream_use_record_(destination, stream));
+  tm_status queued;
   {
     TM_ON_DEVICE(tm_stream_device(stream).id);
-    TM_TRY(enqueue_fill(destination, value, plan, tm_stream_handle(stream)));
+    queued = enqueue_fill(destination, value, plan, tm_stream_handle(stream));
   }
-  return tm_stream_use_record_(destination, stream);
+  TM_TRY(tm_stream_use_record_(destination, stream));
+  return queued;
 }
 
 //===-- Tensors -----------------------------------------------------------===//
@@ -321,7 +179,7 @@ tm_status tm_copy(const tm_tensor* source, const tm_tensor* destination) {
   if (!tm_on_host_(source) || !tm_on_host_(destination)) {
     return copy_on_stream(source, destination, &plan);
   }
-  copy_on_host(&plan, source->data, destination->data);
+  tm_host_copy_(&plan, source->data, destination->data);
   return TM_OK;
 }
 
@@ -343,7 +201,7 @@ tm_status tm_fill_bytes(const tm_tensor* destination, uint8_t value) {
   if (!tm_on_host_(destination)) {
     return fill_on_stream(destination, value, &plan);
   }
-  fill_on_host(&plan, value, destination->data);
+  tm_host_fill_(&plan, value, destination->data);
   return TM_OK;
 }
 

@@ -7,11 +7,12 @@
 // A side that was made on another stream than the copy's records the copy's, so its free waits;
 // ordering the *contents* between streams is the caller's (tm_stream_wait_stream).
 //
-// Layouts. Both sides may be strided. On the host every pair of layouts of one shape is copied.
-// Where a device is involved, a pair is copied when it is one memcpy, of one, two or three
-// dimensions, after neighbouring dimensions are merged: contiguous tensors, column ranges of
-// matrices, ranges of three dimensions with regular pitches. Others, among them transpositions, are
-// TM_ERR_UNAVAILABLE.
+// Layouts. Both sides may be strided, wherever they are: every pair of layouts of one shape is
+// copied. On the host that is memcpy where both are contiguous, and blocked where they are
+// transposed. On one device it is one memcpy where both are contiguous or their rows are wide, else
+// a kernel. Between the host and a device, and between devices, as many runs as possible go into
+// one memcpy of one, two or three dimensions, and there are as many of those as it takes: never
+// more than the pair has contiguous runs. docs/tensors.md has a table.
 //
 // Devices. A fill, and a copy from or to the host, runs on a stream of the device whose memory it
 // is; on another's it is TM_ERR_INVALID. A copy between devices runs on a stream of either. The
@@ -33,11 +34,14 @@
 TM_EXTERN_C_BEGIN
 
 // Copies the elements of `source` to `destination`. Both have one shape and one dtype. No elements:
-// nothing to do. On error the destination is unchanged.
+// nothing to do. All checks come before anything is queued, and an error of theirs leaves the
+// destination unchanged. So does one of CUDA's (TM_ERR_DEVICE_LOST, TM_ERR_CUDA) where the copy is
+// one call of the runtime; where it is several, those before the one that failed are queued, the
+// destination's contents are undefined, and freeing either side still waits for them.
 // Errors: TM_ERR_INVALID (null; shapes or dtypes differ; the two overlap; elements of the
 //         destination overlap each other; a run of elements narrower than a byte that is no whole
 //         number of bytes; a stream of another device, as above), TM_ERR_UNAVAILABLE (no current
-//         stream, layouts as above), TM_ERR_NO_MEMORY, TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
+//         stream), TM_ERR_NO_MEMORY, TM_ERR_DEVICE_LOST, TM_ERR_CUDA.
 TM_API TM_NODISCARD tm_status tm_copy(const tm_tensor* source, const tm_tensor* destination);
 
 // The same for buffers of one size and dtype.

@@ -79,3 +79,17 @@ tm_status tm_copy_plan_make_(tm_dtype dtype, const tm_layout* source, const tm_l
   }
   return TM_OK;
 }
+
+bool tm_copy_walk_next_(const tm_copy_plan_* plan, int32_t loops, tm_copy_walk_* walk) {
+  for (int32_t i = loops - 1; i >= 0; i--) {
+    walk->source += plan->source[i];
+    walk->destination += plan->destination[i];
+    if (++walk->index[i] < plan->count[i]) {
+      return true;
+    }
+    walk->source -= plan->count[i] * plan->source[i];
+    walk->destination -= plan->count[i] * plan->destination[i];
+    walk->index[i] = 0;
+  }
+  return false;
+}

@@ -2,6 +2,7 @@
 #ifndef TM_TENSOR_COPY_PLAN_H_
 #define TM_TENSOR_COPY_PLAN_H_
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,5 +27,15 @@ typedef struct tm_copy_plan_ {
 //         `*out` is undefined.
 TM_NODISCARD tm_status tm_copy_plan_make_(tm_dtype dtype, const tm_layout* source,
                                           const tm_layout* destination, tm_copy_plan_* out);
+
+// Where a walk round some of a plan's loops is. All zero: at the first iteration.
+typedef struct tm_copy_walk_ {
+  int64_t index[TM_MAX_RANK];
+  int64_t source;       // bytes from the first run's
+  int64_t destination;  // the same
+} tm_copy_walk_;
+
+// Steps to the next iteration of the outermost `loops` loops; false past the last.
+bool tm_copy_walk_next_(const tm_copy_plan_* plan, int32_t loops, tm_copy_walk_* walk);
 
 #endif  // TM_TENSOR_COPY_PLAN_H_

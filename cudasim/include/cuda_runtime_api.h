@@ -76,6 +76,10 @@ CUDASIM_EXPORT_ cudaError_t cudaStreamGetDevice(cudaStream_t hStream, int* devic
 CUDASIM_EXPORT_ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn,
                                                void* userData);
 
+// Runs a kernel: in cudasim, the host function registered for it (cudasim_register_kernel).
+CUDASIM_EXPORT_ cudaError_t cudaLaunchKernel(const void* func, dim3 gridDim, dim3 blockDim,
+                                             void** args, size_t sharedMem, cudaStream_t stream);
+
 //===-- Stream capture ------------------------------------------------------------------------===//
 
 CUDASIM_EXPORT_ cudaError_t cudaStreamBeginCapture(cudaStream_t stream,

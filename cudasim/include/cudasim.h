@@ -58,6 +58,7 @@ typedef struct cudasim_statistics {
   uint64_t async_frees;          // cudaFreeAsync
   uint64_t copies;               // copies of any kind, each piece of a batch counted
   uint64_t fills;                // cudaMemset and its kin
+  uint64_t kernels;              // cudaLaunchKernel
   uint64_t host_functions;       // cudaLaunchHostFunc
   uint64_t memory_bytes;         // size of the device's memory
   uint64_t reserved_bytes;       // taken from it now, in granules of 2 MiB
@@ -113,6 +114,47 @@ CUDASIM_EXPORT_ cudaError_t cudasim_break_device(int device, cudaError_t error);
 // Ownership: borrowed from the allocation, until it is freed in stream order.
 // Threads: safe from any thread; the order of accesses is the caller's to keep, as on a device.
 CUDASIM_EXPORT_ void* cudasim_device_memory(const void* pointer, size_t size);
+
+//===-- Kernels -------------------------------------------------------------------------------===//
+
+#define CUDASIM_MAX_RANGES 8
+
+// Bytes that a launch reads or writes, by the address that the program gave.
+typedef struct cudasim_range {
+  const void* pointer;
+  size_t bytes;  // 0: none
+} cudasim_range;
+
+// One launch, as the functions of a kernel see it.
+typedef struct cudasim_launch {
+  dim3 grid;               // blocks
+  dim3 block;              // threads of each
+  size_t shared_bytes;     // of dynamic shared memory
+  void* const* arguments;  // one pointer per parameter, to a copy
+  void* const* memory;     // where the host can use the ranges, in their order; NULL in `reach`
+} cudasim_launch;
+
+// What stands in for a `__global__` function. Neither function may call the runtime.
+typedef struct cudasim_kernel {
+  const char* name;          // for messages
+  const size_t* parameters;  // bytes of each
+  size_t parameter_count;
+  // Stores the memory that the launch may read or write and returns the number of ranges, at most
+  // CUDASIM_MAX_RANGES. Called when the launch is queued.
+  size_t (*reach)(const cudasim_launch* launch, cudasim_range* ranges);
+  // Does what all threads of the block at `index` do. Blocks run one after the other.
+  void (*run)(const cudasim_launch* launch, dim3 index);
+} cudasim_kernel;
+
+// Makes `function`, an address that the program uses for nothing else, a kernel that
+// cudaLaunchKernel runs, for as long as the process lives, also on machines that are made later.
+// A launch that reaches memory that is not in one live allocation, pageable host memory, or memory
+// of another device without access to it, breaks the device with cudaErrorIllegalAddress when it
+// runs. Ownership: `kernel` is copied; what it points at must last.
+// Errors: cudaErrorInvalidValue (NULL, or registered before), cudaErrorMemoryAllocation.
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ cudaError_t cudasim_register_kernel(const void* function,
+                                                    const cudasim_kernel* kernel);
 
 #ifdef __cplusplus
 }

@@ -202,6 +202,20 @@ typedef const struct cudaArray* cudaArray_const_t;
 // A function that a stream calls on the host in its turn.
 typedef void (*cudaHostFn_t)(void* userData);
 
+//===-- Kernels -------------------------------------------------------------------------------===//
+
+// Extents of a grid of blocks, or of a block of threads.
+struct dim3 {
+  unsigned int x;
+  unsigned int y;
+  unsigned int z;
+#ifdef __cplusplus
+  constexpr dim3(unsigned int vx = 1, unsigned int vy = 1, unsigned int vz = 1)
+      : x(vx), y(vy), z(vz) {}
+#endif
+};
+typedef struct dim3 dim3;
+
 //===-- Devices -------------------------------------------------------------------------------===//
 
 // Who may use a device.
@@ -656,7 +670,7 @@ typedef struct cudaGraphEdgeData_st {
 
 //===-- Graphs --------------------------------------------------------------------------------===//
 
-// What a node does. cudasim has copies, fills and host functions.
+// What a node does. cudasim has copies, fills, kernels and host functions.
 enum cudaGraphNodeType {
   cudaGraphNodeTypeKernel = 0x00,
   cudaGraphNodeTypeMemcpy = 0x01,

@@ -77,7 +77,7 @@ functions=$(grep -cE '^CUDASIM_EXPORT_ ' "$ours/cuda_runtime_api.h")
 
 values=$(wc -l < "$work/ours.txt")
 echo "$values values, sizes and places, $enums enums, $functions signatures compared"
-if ((values < 500 || enums < 14 || functions < 89)); then
+if ((values < 500 || enums < 14 || functions < 90)); then
   echo "that is less than there was: the headers are not read as they should be" >&2
   failed=1
 fi

@@ -182,6 +182,7 @@ static const cuda_function functions[] = {
     {"cudaStreamIsCapturing", cudaErrorUnknown, REPORTED},
     {"cudaStreamSynchronize", cudaErrorUnknown, REPORTED},
     {"cudaStreamWaitEvent", cudaErrorUnknown, REPORTED},
+    {"cudaLaunchKernel", cudaErrorUnknown, REPORTED},
     {"cudaEventCreateWithFlags", cudaErrorMemoryAllocation, REPORTED},
     {"cudaEventDestroy", cudaErrorUnknown, IGNORED},
     {"cudaEventRecord", cudaErrorUnknown, REPORTED},

@@ -36,4 +36,13 @@ int64_t machine_live_allocations(int device);
 // machine.
 uint64_t machine_reserved_bytes(int device);
 
+// What was queued on the streams of `device` so far; all 0 on a real machine.
+typedef struct machine_work {
+  uint64_t copies;
+  uint64_t fills;
+  uint64_t kernels;
+} machine_work;
+
+machine_work machine_work_of(int device);
+
 #endif  // TM_TESTS_SUPPORT_MACHINE_H_

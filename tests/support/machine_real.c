@@ -32,3 +32,8 @@ uint64_t machine_reserved_bytes(int device) {
   (void)device;
   return 0;
 }
+
+machine_work machine_work_of(int device) {
+  (void)device;
+  return (machine_work){0};
+}

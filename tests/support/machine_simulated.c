@@ -34,3 +34,10 @@ uint64_t machine_reserved_bytes(int device) {
   cr_assert(cudasim_stats(device, &statistics) == cudaSuccess);
   return statistics.reserved_bytes;
 }
+
+machine_work machine_work_of(int device) {
+  cudasim_statistics statistics;
+  cr_assert(cudasim_stats(device, &statistics) == cudaSuccess);
+  return (machine_work){
+      .copies = statistics.copies, .fills = statistics.fills, .kernels = statistics.kernels};
+}
