@@ -25,6 +25,7 @@
 #include "tm/context/context.h"
 #include "tm/tensor/accessor.h"
 #include "tm/tensor/archive.h"
+#include "tm/tensor/batch_copy.h"
 #include "tm/tensor/buffer.h"
 #include "tm/tensor/copy.h"
 #include "tm/tensor/data_format.h"
