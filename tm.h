@@ -39,6 +39,8 @@
 #include "tm/tensor/print.h"
 #include "tm/tensor/safetensors.h"
 #include "tm/tensor/shape.h"
+#include "tm/tensor/state.h"
 #include "tm/tensor/tensor.h"
+#include "tm/tensor/warp.h"
 
 #endif  // TM_TM_H_
