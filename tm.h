@@ -25,6 +25,7 @@
 #include "tm/context/context.h"
 #include "tm/tensor/accessor.h"
 #include "tm/tensor/archive.h"
+#include "tm/tensor/batch_copy.h"
 #include "tm/tensor/buffer.h"
 #include "tm/tensor/copy.h"
 #include "tm/tensor/data_format.h"
@@ -38,6 +39,8 @@
 #include "tm/tensor/print.h"
 #include "tm/tensor/safetensors.h"
 #include "tm/tensor/shape.h"
+#include "tm/tensor/state.h"
 #include "tm/tensor/tensor.h"
+#include "tm/tensor/warp.h"
 
 #endif  // TM_TM_H_

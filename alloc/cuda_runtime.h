@@ -89,6 +89,30 @@ bool tm_cuda_usable_(void);
 // Errors: TM_ERR_UNAVAILABLE, TM_ERR_CUDA.
 TM_NODISCARD tm_status tm_current_device_(int32_t* out);
 
+//===-- Copies ------------------------------------------------------------===//
+
+// Queues `count` copies in one call, in no order among themselves. The first `at_once` of them have
+// sources that may be changed as soon as the call returns. A runtime before CUDA 13, which has no
+// such call or one of another form, answers cudaErrorNotSupported, and nothing is queued.
+static inline cudaError_t tm_cuda_copy_batch_(void** to, const void** from, size_t* sizes,
+                                              size_t count, size_t at_once, cudaStream_t stream) {
+#if CUDART_VERSION >= 13000
+  struct cudaMemcpyAttributes attributes[2] = {
+      {.srcAccessOrder = cudaMemcpySrcAccessOrderDuringApiCall},
+      {.srcAccessOrder = cudaMemcpySrcAccessOrderStream},
+  };
+  size_t firsts[2] = {0, at_once};
+  const size_t skipped = at_once == 0 ? 1 : 0;
+  const size_t used = at_once == 0 || at_once == count ? 1 : 2;
+  firsts[skipped] = skipped ? 0 : firsts[skipped];
+  return cudaMemcpyBatchAsync((void*)to, from, sizes, count, attributes + skipped, firsts + skipped,
+                              used, stream);
+#else
+  (void)to, (void)from, (void)sizes, (void)count, (void)at_once, (void)stream;
+  return cudaErrorNotSupported;
+#endif
+}
+
 //===-- Capture -----------------------------------------------------------===//
 
 // Both are called with the stream's device entered.

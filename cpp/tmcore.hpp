@@ -1524,6 +1524,195 @@ inline void fill_bytes(const tensor& destination, uint8_t value) {
   return tm_fill_bytes(destination.get(), value);
 }
 
+//===-- Batches of copies, state, warps -----------------------------------===//
+
+// Many copies in one call: tm/tensor/batch_copy.h. An owner that moves and is not copied.
+class batch_copy {
+ public:
+  constexpr batch_copy() noexcept = default;
+  batch_copy(batch_copy&& other) noexcept : c_(other.release()) {}
+  batch_copy& operator=(batch_copy&& other) noexcept {
+    if (this != &other) {
+      tm_batch_copy_release(c_);
+      c_ = other.release();
+    }
+    return *this;
+  }
+  batch_copy(const batch_copy&) = delete;
+  batch_copy& operator=(const batch_copy&) = delete;
+  ~batch_copy() { tm_batch_copy_release(c_); }
+
+  [[nodiscard]] static batch_copy create(on_failure then = {}) {
+    batch_copy made = adopt(tm_batch_copy_create());
+    detail::expect(static_cast<bool>(made), then, "the batch of copies");
+    return made;
+  }
+  // Takes a C handle over.
+  [[nodiscard]] static batch_copy adopt(tm_batch_copy* owned) noexcept {
+    batch_copy adopted;
+    adopted.c_ = owned;
+    return adopted;
+  }
+
+  tm_batch_copy* get() const noexcept TMCORE_LENDS_ { return c_; }
+  explicit operator bool() const noexcept { return c_ != nullptr; }
+  // Gives the handle away: the caller releases it, and this is null.
+  [[nodiscard]] tm_batch_copy* release() noexcept {
+    tm_batch_copy* const given = c_;
+    c_ = nullptr;
+    return given;
+  }
+
+  // As the copies of the same arguments, when the batch is run.
+  void add(const tensor& source, const tensor& destination) const {
+    check(add(source, destination, std::nothrow));
+  }
+  [[nodiscard]] tm_status add(const tensor& source, const tensor& destination,
+                              std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_batch_copy_add(c_, source.get(), destination.get());
+  }
+  void add(const buffer& source, const buffer& destination) const {
+    check(add(source, destination, std::nothrow));
+  }
+  [[nodiscard]] tm_status add(const buffer& source, const buffer& destination,
+                              std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_batch_copy_add_buffer(c_, source.get(), destination.get());
+  }
+  void add(const buffer& source, int64_t count, const buffer& destination) const {
+    check(add(source, count, destination, std::nothrow));
+  }
+  [[nodiscard]] tm_status add(const buffer& source, int64_t count, const buffer& destination,
+                              std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_batch_copy_add_buffer_n(c_, source.get(), count, destination.get());
+  }
+  // Between pointers; returns the end of the copy. With std::nothrow NULL on failure.
+  template <class T>
+  T* add(const T* source, int64_t count, T* destination, on_failure then = {}) const {
+    static_assert(std::is_trivially_copyable<T>::value, "copied as bytes");
+    void* end = tm_batch_copy_add_n_(c_, source, count, sizeof(T), destination);
+    detail::expect(end || count == 0, then, "the pointer");
+    return static_cast<T*>(end);
+  }
+
+  // Does what was added; then the batch can be used again.
+  void run() const { check(tm_batch_copy_run(c_)); }
+  [[nodiscard]] tm_status run(std::nothrow_t /*nothrow*/) const { return tm_batch_copy_run(c_); }
+
+  void clear() const noexcept { tm_batch_copy_clear(c_); }
+  size_t size() const noexcept { return tm_batch_copy_size(c_); }  // pieces that wait
+  tm_batch_copy_counts counted() const noexcept { return tm_batch_copy_counted(c_); }
+
+ private:
+  tm_batch_copy* c_ = nullptr;
+};
+
+// Neighbours that are added until the block ends become one piece. One inside another throws.
+// The batch outlives it.
+class copy_group {
+ public:
+  [[nodiscard]] explicit copy_group(const batch_copy& batch) : batch_(batch.get()) {
+    check(tm_batch_copy_begin_group(batch_));
+  }
+  copy_group(const copy_group&) = delete;
+  copy_group& operator=(const copy_group&) = delete;
+  ~copy_group() { tm_batch_copy_leave_group_(&batch_); }
+
+ private:
+  tm_batch_copy* batch_;
+};
+
+// A pair of tensors, of which a step reads the front and makes the back: tm/tensor/state.h.
+class state {
+ public:
+  state() noexcept = default;
+
+  // Of undefined contents. With std::nothrow both are null on failure.
+  state(const dims& shape, tm_dtype dtype, place where, on_failure then = {}) {
+    tm_state made;
+    const tm_status status =
+        tm_state_init_(shape.get(), dtype, where.device(), where.from(), &made);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    front_ = tensor::adopt(tm_move(&made.front));
+    back_ = tensor::adopt(tm_move(&made.back));
+  }
+
+  const tensor& front() const noexcept TMCORE_LENDS_ { return front_; }
+  const tensor& back() const noexcept TMCORE_LENDS_ { return back_; }
+  explicit operator bool() const noexcept { return static_cast<bool>(front_); }
+  void swap() noexcept { std::swap(front_, back_); }
+
+ private:
+  tensor front_;
+  tensor back_;
+};
+
+// Rows of differing lengths, one behind the other or in rows of one length. They refer to their
+// arguments, for the call that they are made for: warp(b, {x, x_offsets}, n, perm, ...).
+struct packed_rows {
+  const tensor& values;
+  const buffer& offsets;
+};
+struct padded_rows {
+  const tensor& values;
+  const buffer& sizes;
+};
+
+// The permuted gathers of continuous batching, added to a batch: tm/tensor/warp.h.
+[[nodiscard]] inline tm_status warp(const batch_copy& batch, const tensor& old, int64_t old_rows,
+                                    const buffer& perm, const tensor& destination,
+                                    std::nothrow_t /*nothrow*/) noexcept {
+  return tm_warp(batch.get(), old.get(), old_rows, perm.get(), destination.get());
+}
+inline void warp(const batch_copy& batch, const tensor& old, int64_t old_rows, const buffer& perm,
+                 const tensor& destination) {
+  check(warp(batch, old, old_rows, perm, destination, std::nothrow));
+}
+
+// Rows that join come from `added`.
+[[nodiscard]] inline tm_status warp(const batch_copy& batch, const tensor& old, int64_t old_rows,
+                                    const buffer& perm, const tensor& added,
+                                    const tensor& destination,
+                                    std::nothrow_t /*nothrow*/) noexcept {
+  return tm_warp_or(batch.get(), old.get(), old_rows, perm.get(), added.get(), destination.get());
+}
+inline void warp(const batch_copy& batch, const tensor& old, int64_t old_rows, const buffer& perm,
+                 const tensor& added, const tensor& destination) {
+  check(warp(batch, old, old_rows, perm, added, destination, std::nothrow));
+}
+
+// Packed rows; the destination's offsets are written.
+[[nodiscard]] inline tm_status warp(const batch_copy& batch, const packed_rows& old,
+                                    int64_t old_rows, const buffer& perm, const packed_rows& added,
+                                    const packed_rows& destination,
+                                    std::nothrow_t /*nothrow*/) noexcept {
+  const tm_packed_rows from{old.values.get(), old.offsets.get()};
+  const tm_packed_rows joining{added.values.get(), added.offsets.get()};
+  const tm_packed_rows to{destination.values.get(), destination.offsets.get()};
+  return tm_warp_packed(batch.get(), &from, old_rows, perm.get(), &joining, &to);
+}
+inline void warp(const batch_copy& batch, const packed_rows& old, int64_t old_rows,
+                 const buffer& perm, const packed_rows& added, const packed_rows& destination) {
+  check(warp(batch, old, old_rows, perm, added, destination, std::nothrow));
+}
+
+// Rows that stay grow by `last`; the destination's sizes are written.
+[[nodiscard]] inline tm_status append(const batch_copy& batch, const padded_rows& old,
+                                      const tensor& last, int64_t old_rows, const buffer& perm,
+                                      const packed_rows& added, const padded_rows& destination,
+                                      std::nothrow_t /*nothrow*/) noexcept {
+  const tm_padded_rows from{old.values.get(), old.sizes.get()};
+  const tm_packed_rows joining{added.values.get(), added.offsets.get()};
+  const tm_padded_rows to{destination.values.get(), destination.sizes.get()};
+  return tm_append(batch.get(), &from, last.get(), old_rows, perm.get(), &joining, &to);
+}
+inline void append(const batch_copy& batch, const padded_rows& old, const tensor& last,
+                   int64_t old_rows, const buffer& perm, const packed_rows& added,
+                   const padded_rows& destination) {
+  check(append(batch, old, last, old_rows, perm, added, destination, std::nothrow));
+}
+
 }  // namespace throwing, or no_exceptions
 
 }  // namespace tmcore

@@ -1,5 +1,8 @@
 // cudaMemcpyBatchAsync: many copies in one call, in stream order as a whole. All are checked before
 // the first is queued.
+//
+// CUDA orders none of them, so a program must not count on any order: here it is another one with
+// every call, and the same in every run.
 
 #include <stddef.h>
 
@@ -69,6 +72,50 @@ static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, si
   return cudaSuccess;
 }
 
+static size_t common_divisor(size_t a, size_t b) {
+  while (b) {
+    const size_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
+// The copies one after another: from anywhere, in steps that come by all of them.
+typedef struct order {
+  size_t next;
+  size_t step;
+} order;
+
+static order next_order(size_t count) {
+  static uint64_t calls;  // guarded by the runtime's lock
+  uint64_t mixed = ++calls * 0x9e3779b97f4a7c15u;
+  mixed ^= mixed >> 29;
+  order o = {.next = mixed % count, .step = (mixed >> 32) % count};
+  while (common_divisor(o.step, count) != 1) o.step = (o.step + 1) % count;
+  return o;
+}
+
+static size_t order_take(order* o, size_t count) {
+  const size_t taken = o->next;
+  o->next = taken < count - o->step ? taken + o->step : taken - (count - o->step);
+  return taken;
+}
+
+static enum cudaMemcpySrcAccessOrder access_order_of(const batch* b, size_t i) {
+  size_t low = 0;
+  size_t high = b->attribute_count;
+  while (high - low > 1) {
+    const size_t middle = low + (high - low) / 2;
+    if (b->firsts[middle] <= i) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return b->attributes[low].srcAccessOrder;
+}
+
 static cudaError_t copy(device* current, cudaStream_t in, const batch* b) {
   cudaError_t error;
   const stream* s = sim_stream_of(current, in, &error);
@@ -80,10 +127,11 @@ static cudaError_t copy(device* current, cudaStream_t in, const batch* b) {
     return sim_refuse(cudaErrorInvalidValue, "a batch of copies cannot go into the legacy stream");
   }
   error = check(b);
-  size_t attribute = 0;
-  for (size_t i = 0; i < b->count && !error; ++i) {
-    if (attribute + 1 < b->attribute_count && b->firsts[attribute + 1] == i) ++attribute;
-    error = copy_one(current, in, b, i, b->attributes[attribute].srcAccessOrder);
+  if (error) return error;
+  order o = next_order(b->count);
+  for (size_t done = 0; done < b->count && !error; ++done) {
+    const size_t i = order_take(&o, b->count);
+    error = copy_one(current, in, b, i, access_order_of(b, i));
   }
   return error;
 }

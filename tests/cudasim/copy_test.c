@@ -454,6 +454,34 @@ static batch make_batch(char* to, const unsigned char* from) {
                  .firsts = {0, 2}};
 }
 
+// A chain in one batch is the program's mistake, which shows: each piece copies what the one before
+// it has written.
+SIM_TEST(batch, has_no_order_of_its_own) {
+  enum { PIECES = 3, CALLS = 64 };
+  cudaStream_t stream = new_stream(0);
+  char* p = new_device_memory(400);
+  bool seen_in_order = false;
+  bool seen_otherwise = false;
+  for (int call = 0; call < CALLS; ++call) {
+    unsigned char seen[400];
+    OK(cudaMemsetAsync(p, 0, 400, stream));
+    OK(cudaMemsetAsync(p, 1, 100, stream));
+    batch b = {.to = {p + 100, p + 200, p + 300},
+               .from = {p, p + 100, p + 200},
+               .sizes = {100, 100, 100},
+               .attributes = {{.srcAccessOrder = cudaMemcpySrcAccessOrderStream}},
+               .firsts = {0}};
+    OK(run_batch(&b, PIECES, 1, stream));
+    OK(cudaStreamSynchronize(stream));
+    OK(cudaMemcpy(seen, p, 400, cudaMemcpyDeviceToHost));
+    cr_expect(eq(int, seen[100], 1));
+    seen_in_order |= seen[300] == 1;
+    seen_otherwise |= seen[300] == 0;
+  }
+  cr_expect(seen_in_order);
+  cr_expect(seen_otherwise);
+}
+
 SIM_TEST(batch, is_not_for_the_legacy_stream) {
   batch b = make_batch(new_device_memory(300), new_pinned_memory(300));
   REFUSED(run_batch(&b, 3, 2, 0), cudaErrorInvalidValue);

@@ -2,6 +2,7 @@
 
 #include <tm/context/context.h>
 #include <tm/tensor/accessor.h>
+#include <tm/tensor/batch_copy.h>
 #include <tm/tensor/copy.h>
 #include <tm/tensor/dispatch.h>
 #include <tm/tensor/tensor.h>
@@ -10,6 +11,7 @@ TM_EXTERN_C_BEGIN
 tm_tensor project(const tm_tensor* x, int64_t heads, unsigned columns);
 tm_status attention(tm_stream* stream, tm_allocator* stack, int tokens, size_t hidden);
 tm_status add(const tm_tensor* x, const tm_tensor* indices);
+tm_status gather(tm_batch_copy* batch, const tm_tensor* x, const tm_tensor* y, int64_t rows);
 TM_EXTERN_C_END
 
 tm_tensor project(const tm_tensor* x, int64_t heads, unsigned columns) {
@@ -72,4 +74,21 @@ tm_status add(const tm_tensor* x, const tm_tensor* indices) {
     });
   else
     return TM_OK;
+}
+
+tm_status gather(tm_batch_copy* batch, const tm_tensor* x, const tm_tensor* y, int64_t rows) {
+  const int32_t from[] = {1, 2, 3};
+  int32_t to[3];
+  if (rows > 0) TM_WITH_COPY_GROUP(batch)
+  for (int64_t i = 0; i < rows; i++) {
+    TM_TRY_TENSOR(source, tm_slice_outer(x, i, 1));
+    TM_TRY_TENSOR(destination, tm_slice_outer(y, i, 1));
+    TM_TRY(tm_batch_copy_add(batch, &source, &destination));
+  }
+  else return TM_OK;
+  TM_WITH_COPY_GROUP(batch) { (void)rows; }
+  TM_WITH_COPY_GROUP(batch) { (void)rows; }
+  tm_auto_batch_copy other = tm_batch_copy_create();
+  const int32_t* end = TM_BATCH_COPY_ADD_N(other, from, 3, to);
+  return end == to + 3 ? tm_batch_copy_run(batch) : tm_last_status();
 }

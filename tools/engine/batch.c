@@ -24,6 +24,8 @@ static bool make_fields(const batch_limits* limits, batch* out) {
   for (int field = 0; field < BATCH_FIELDS; field++) {
     if (!make_pair(sizes[field], &out->host[field], &out->device[field])) return false;
     out->data[field] = TM_DATA(int32_t, &out->host[field]);
+    out->from[field] = tm_buffer_of(&out->host[field]);
+    out->to[field] = tm_buffer_of(&out->device[field]);
   }
   return make_pair(limits->sequences, &out->sampled_host, &out->sampled_device);
 }
@@ -33,14 +35,18 @@ tm_status batch_init(const batch_limits* limits, batch* out) {
   *out = (batch){.vocabulary = limits->vocabulary};
   const tm_stream* stream = tm_require_stream();
   out->done = stream ? tm_event_create(tm_stream_device(stream).id, false) : NULL;
-  if (out->done && make_fields(limits, out)) return TM_OK;
+  out->copies = out->done ? tm_batch_copy_create() : NULL;
+  if (out->copies && make_fields(limits, out)) return TM_OK;
   const tm_status status = tm_last_status();
   batch_deinit(out);
   return status;
 }
 
 void batch_deinit(batch* b) {
+  tm_batch_copy_release(b->copies);
   for (int field = 0; field < BATCH_FIELDS; field++) {
+    tm_buffer_release(&b->from[field]);
+    tm_buffer_release(&b->to[field]);
     tm_release(&b->host[field]);
     tm_release(&b->device[field]);
   }
@@ -94,19 +100,26 @@ void batch_fill(batch* b, const sequence* running, size_t count) {
 
 //===-- The step on the stream --------------------------------------------===//
 
+static tm_status add_fields(batch* b) {
+  for (int field = 0; field < BATCH_FIELDS; field++) {
+    TM_TRY(tm_batch_copy_add_buffer_n(b->copies, &b->from[field], b->used[field], &b->to[field]));
+  }
+  return TM_OK;
+}
+
+tm_status batch_upload(batch* b) {
+  TM_SCOPE("upload");
+  tm_status status = add_fields(b);
+  if (status == TM_OK) status = tm_batch_copy_run(b->copies);
+  if (status != TM_OK) tm_batch_copy_clear(b->copies);
+  return status;
+}
+
 // Copies the first `count` elements.
 static tm_status copy_front(const tm_tensor* source, const tm_tensor* destination, int64_t count) {
   tm_auto_tensor from = tm_slice_outer(source, 0, count);
   tm_auto_tensor to = tm_slice_outer(destination, 0, count);
   return tm_copy(&from, &to);
-}
-
-tm_status batch_upload(batch* b) {
-  TM_SCOPE("upload");
-  for (int field = 0; field < BATCH_FIELDS; field++) {
-    TM_TRY(copy_front(&b->host[field], &b->device[field], b->used[field]));
-  }
-  return TM_OK;
 }
 
 tm_status batch_download(batch* b) {

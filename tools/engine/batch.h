@@ -1,5 +1,6 @@
 // What a step tells the device: token ids, positions, lengths and block tables, in pinned buffers
-// that are copied on the context's stream. And what the device tells back: the sampled tokens.
+// that go up in one batch of copies on the context's stream. And what the device tells back: the
+// sampled tokens.
 //
 // An engine has two of them and uses them in turns, so it fills one while the device works on the
 // other. A batch is filled again only after batch_wait.
@@ -31,15 +32,18 @@ typedef enum batch_field {
 typedef struct batch {
   tm_tensor host[BATCH_FIELDS];  // pinned
   tm_tensor device[BATCH_FIELDS];
-  int32_t* data[BATCH_FIELDS];  // of `host`
-  int64_t used[BATCH_FIELDS];   // elements
-  int64_t vocabulary;           // token ids are below it
-  tm_tensor sampled_device;     // [max sequences]
-  tm_tensor sampled_host;       // [max sequences], pinned
-  tm_event* done;               // after the last copy of the step
-  bool in_flight;               // `done` is recorded and not waited for
-  bool has_samples;             // what is in flight brings sampled tokens
-  int64_t samples;              // sequences that have computed all they know, and get a new token
+  int32_t* data[BATCH_FIELDS];   // of `host`
+  tm_buffer from[BATCH_FIELDS];  // all of `host`
+  tm_buffer to[BATCH_FIELDS];    // all of `device`
+  tm_batch_copy* copies;         // empty but while they are queued
+  int64_t used[BATCH_FIELDS];    // elements
+  int64_t vocabulary;            // token ids are below it
+  tm_tensor sampled_device;      // [max sequences]
+  tm_tensor sampled_host;        // [max sequences], pinned
+  tm_event* done;                // after the last copy of the step
+  bool in_flight;                // `done` is recorded and not waited for
+  bool has_samples;              // what is in flight brings sampled tokens
+  int64_t samples;               // sequences that have computed all they know, and get a new token
 } batch;
 
 // The largest step a batch must hold.
@@ -62,8 +66,8 @@ void batch_fill(batch* b, const sequence* running, size_t count);
 static inline int64_t batch_tokens(const batch* b) { return b->used[BATCH_TOKEN_IDS]; }
 static inline int64_t batch_sequences(const batch* b) { return b->used[BATCH_LENGTHS]; }
 
-// Queues the copies to the device.
-// Errors: those of tm_copy.
+// Queues the copies to the device, in one call.
+// Errors: those of tm_batch_copy_run.
 tm_status batch_upload(batch* b);
 
 // Queues the copies of the sampled tokens, the second of them to the host.

@@ -1,0 +1,152 @@
+// Batches of copies: many small ones, submitted together.
+//
+//   tm_auto_batch_copy batch = tm_batch_copy_create();      // kept, and used again every step
+//   ...
+//   TM_WITH_COPY_GROUP(batch) {
+//     for (int i = 0; i < n; i++) TM_TRY(tm_batch_copy_add(batch, &rows[i], &slots[i]));
+//   }
+//   TM_TRY(tm_batch_copy_run(batch));                       // on the current stream
+//
+// What is added waits until the batch is run. Then the device's part is one call of the driver
+// (cudaMemcpyBatchAsync) instead of one for each copy; where that call is not to be had (a runtime
+// before CUDA 13, the legacy stream, a stream that is being captured, copies between devices) they
+// are queued one by one.
+//
+// Order. The result is that of the same copies done one after another in the order in which they
+// were added. CUDA does not order the pieces of one call, so a piece that reads or writes what an
+// earlier one writes, or writes what an earlier one reads, goes into a further call behind it. What
+// the host does (copies between two places on the host, and reading pageable memory) it does while
+// the batch is run: where that depends on an earlier copy of the batch which a stream does, nothing
+// orders the two, and running the batch is TM_ERR_INVALID. Run what was added before, wait for the
+// stream, and add the rest then.
+//
+// Groups. Inside one, a copy that continues the one added before it, in the same storage at both
+// ends, is merged into it. Neighbours in different storages are never merged, although they may lie
+// side by side; nor are pointers, of which no storage is known.
+//
+// Memory. The batch holds a reference to what it copies from and to until it is run or cleared.
+// Uses of streams are recorded as tm_copy records them. Arrays grow with the largest batch and are
+// kept: running the same sizes again takes no memory.
+//
+// Dry memory is neither read nor written; its copies are counted when the batch is run.
+//
+// Threads: one at a time per batch.
+#ifndef TM_TENSOR_BATCH_COPY_H_
+#define TM_TENSOR_BATCH_COPY_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tm/base/attributes.h"
+#include "tm/base/status.h"
+#include "tm/tensor/buffer.h"
+#include "tm/tensor/tensor.h"
+
+TM_EXTERN_C_BEGIN
+
+typedef struct tm_batch_copy tm_batch_copy;
+
+// What a batch has done since it was made, dry copies left out.
+typedef struct tm_batch_copy_counts {
+  uint64_t added;   // copies that were run, as they were added
+  uint64_t pieces;  // contiguous ranges they were done as: more where strided, fewer where merged
+  uint64_t calls;   // calls of the driver that queued them; the host's own part takes none
+} tm_batch_copy_counts;
+
+//===-- Lifetime ----------------------------------------------------------===//
+
+// A batch without copies. NULL on failure.
+// Ownership: the caller releases it.
+// Errors: TM_ERR_NO_MEMORY.
+// Threads: safe.
+TM_API TM_NODISCARD tm_batch_copy* tm_batch_copy_create(void);
+
+// Releases the batch; copies that were not run are dropped. NULL is a no-op.
+TM_API void tm_batch_copy_release(tm_batch_copy* batch);
+
+static inline void tm_batch_copy_close_(tm_batch_copy** batch) { tm_batch_copy_release(*batch); }
+
+// A tm_batch_copy* variable that is released at the end of its block.
+#define tm_auto_batch_copy __attribute__((cleanup(tm_batch_copy_close_))) tm_batch_copy*
+
+//===-- Adding ------------------------------------------------------------===//
+
+// Adds the copy of the elements of `source` to `destination`, of one shape and one dtype. Layouts
+// may be strided: every contiguous run is a piece of its own. No elements: nothing is added.
+// Ownership: the batch holds references to both memories until it is run or cleared. Memory that is
+//            borrowed from outside is its owner's to keep until then.
+// Errors: TM_ERR_INVALID (null; shapes or dtypes differ; the two overlap; elements of the
+//         destination overlap each other; a run of elements narrower than a byte that is no whole
+//         number of bytes), TM_ERR_NO_MEMORY, TM_ERR_OVERFLOW (2^32 pieces). On error the batch is
+//         unchanged.
+TM_API TM_NODISCARD tm_status tm_batch_copy_add(tm_batch_copy* batch, const tm_tensor* source,
+                                                const tm_tensor* destination);
+
+// The same for buffers of one size and dtype.
+TM_API TM_NODISCARD tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch,
+                                                       const tm_buffer* source,
+                                                       const tm_buffer* destination);
+
+// The same for the first `count` elements of buffers of one dtype.
+// Errors: also TM_ERR_OUT_OF_RANGE (more than either has), TM_ERR_INVALID (`count` is negative;
+//         elements narrower than a byte that do not end at a whole one).
+TM_API TM_NODISCARD tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch,
+                                                         const tm_buffer* source, int64_t count,
+                                                         const tm_buffer* destination);
+
+// Adds the copy of `count` elements between pointers to one type and returns the end of the copy,
+// `destination + count`, typed as `destination`; NULL on failure. The pointers may be to host,
+// pinned or device memory, which the caller keeps until the stream has passed the batch.
+// Errors: TM_ERR_INVALID (`count` is negative, NULL with a count above 0, and as above),
+//         TM_ERR_OVERFLOW, TM_ERR_NO_MEMORY, TM_ERR_CUDA.
+#define TM_BATCH_COPY_ADD_N(batch, source, count, destination) \
+  ((__typeof__(&*(destination)))tm_batch_copy_add_n_(          \
+      (batch), (1 ? (source) : (destination)), (count), sizeof *(destination), (destination)))
+TM_API TM_NODISCARD void* tm_batch_copy_add_n_(tm_batch_copy* batch, const void* source,
+                                               int64_t count, size_t element, void* destination);
+
+//===-- Groups ------------------------------------------------------------===//
+
+// Opens and closes a group of `batch`. TM_WITH_COPY_GROUP(batch) { ... } is the two of them round a
+// block, closed on every way out; there a group that cannot be opened is fatal, since no status can
+// say so.
+// Errors: TM_ERR_INVALID (NULL; a group is open already, or none is).
+TM_API TM_NODISCARD tm_status tm_batch_copy_begin_group(tm_batch_copy* batch);
+TM_API TM_NODISCARD tm_status tm_batch_copy_end_group(tm_batch_copy* batch);
+
+#define TM_WITH_COPY_GROUP(batch) \
+  TM_WITH_COPY_GROUP_(batch, TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_group_))
+#define TM_WITH_COPY_GROUP_(batch, once, group)                                          \
+  for (int once = 1; once;)                                                              \
+    for (__attribute__((cleanup(tm_batch_copy_leave_group_)))                            \
+         tm_batch_copy* group = tm_batch_copy_enter_group_((batch), __FILE__, __LINE__); \
+         once && (once = 0, group != NULL);)
+
+TM_API tm_batch_copy* tm_batch_copy_enter_group_(tm_batch_copy* batch, const char* file, int line);
+TM_API void tm_batch_copy_leave_group_(tm_batch_copy** batch);
+
+//===-- Running -----------------------------------------------------------===//
+
+// Does the copies: the host's own before it returns, the others on the context's current stream,
+// which is needed for those only. Then the batch is without copies and can be used again. After it
+// returns, pageable memory that was a source may be changed at once, everything else once the
+// stream has passed. A batch without copies needs nothing.
+// Errors: TM_ERR_INVALID (a group is open; a stream of another device, as tm_copy; what the host
+//         does depends on what the stream does), TM_ERR_UNAVAILABLE (no current stream),
+//         TM_ERR_NO_MEMORY, TM_ERR_DEVICE_LOST, TM_ERR_CUDA. On error the batch keeps all its
+//         copies, and nothing was copied; except where CUDA refuses one of several calls: then the
+//         stream was waited for and some of the copies may have been done.
+TM_API TM_NODISCARD tm_status tm_batch_copy_run(tm_batch_copy* batch);
+
+// Drops the copies that wait. A group stays open. NULL is a no-op.
+TM_API void tm_batch_copy_clear(tm_batch_copy* batch);
+
+// Pieces that wait, dry ones left out; 0 for NULL.
+TM_API size_t tm_batch_copy_size(const tm_batch_copy* batch);
+
+// All zero for NULL.
+TM_API tm_batch_copy_counts tm_batch_copy_counted(const tm_batch_copy* batch);
+
+TM_EXTERN_C_END
+
+#endif  // TM_TENSOR_BATCH_COPY_H_
