@@ -98,13 +98,14 @@ bool tm_fits_int32(const tm_accessor* accessor) {
   return !first_beyond_int32(accessor, &value, &dim);
 }
 
-tm_status tm_accessor_check_int32_(const tm_accessor* accessor) {
+tm_status tm_accessor_expect_int32_(tm_accessor* accessor) {
   int64_t value;
   int32_t dim;
   const char* what = first_beyond_int32(accessor, &value, &dim);
   if (!what) {
     return TM_OK;
   }
+  accessor->data = NULL;
   if (dim < 0) {
     return TM_RAISE(TM_ERR_OVERFLOW, "accessor of 32 bits: the tensor has %s of %lld, over %d",
                     what, (long long)value, INT32_MAX);

@@ -185,8 +185,8 @@ TM_HOST_DEVICE_ static inline void* tm_at_checked_(const tm_accessor* x, tm_dtyp
   return tm_at_(x, bytes, offset);
 }
 
-// Raises TM_ERR_OVERFLOW where tm_fits_int32 is false.
-TM_API tm_status tm_accessor_check_int32_(const tm_accessor* accessor);
+// Raises TM_ERR_OVERFLOW where tm_fits_int32 is false, and takes the data away.
+TM_API tm_status tm_accessor_expect_int32_(tm_accessor* accessor);
 
 TM_EXTERN_C_END
 
@@ -309,9 +309,9 @@ TM_NODISCARD inline tm_status make_accessor(const tm_tensor* tensor,
   tm_accessor made;
   tm_status status = tm_accessor_make(tensor, dtype_of<T>::value, Rank, &made);
   if (status == TM_OK && sizeof(Index) == sizeof(int32_t)) {
-    status = tm_accessor_check_int32_(&made);
+    status = tm_accessor_expect_int32_(&made);
   }
-  out->data = status == TM_OK ? static_cast<T*>(made.data) : nullptr;
+  out->data = static_cast<T*>(made.data);
   for (int i = 0; i < Rank; i++) {
     out->shape[i] = status == TM_OK ? static_cast<Index>(made.shape[i]) : 0;
     // Strides that nothing is multiplied with may be of any size.
