@@ -23,6 +23,13 @@
 #define TM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define TM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+// A function that kernels call as well.
+#ifdef __CUDACC__
+#define TM_HOST_DEVICE_ __host__ __device__
+#else
+#define TM_HOST_DEVICE_
+#endif
+
 // Pastes after expanding both sides, so that __COUNTER__ gives a number.
 #define TM_CONCAT_(a, b) TM_CONCAT2_(a, b)
 #define TM_CONCAT2_(a, b) a##b

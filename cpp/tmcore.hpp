@@ -212,6 +212,149 @@ inline std::string to_string(const tm_layout& layout) {
   return text;
 }
 
+// "f16"; "u4 in (128,1), scales f16, zeros f16"; "[2,5)".
+inline std::string to_string(tm_dtype dtype) { return tm_dtype_name(dtype); }
+
+inline std::string to_string(const tm_data_format& format) {
+  char text[TM_DATA_FORMAT_TEXT_SIZE];
+  tm_data_format_text(&format, text, sizeof text);
+  return text;
+}
+
+inline std::string to_string(tm_interval interval) {
+  char text[TM_INTERVAL_TEXT_SIZE];
+  tm_interval_text(interval, text, sizeof text);
+  return text;
+}
+
+//===-- Layouts -----------------------------------------------------------===//
+
+// Where the elements of a tensor lie: tm/tensor/layout.h. A plain value, which converts from and to
+// C's; default-constructed it is null. With std::nothrow a failure gives a null one, and a null one
+// goes through a chain.
+//
+//   layout heads = layout::row_major({tokens, 3 * hidden}).slice({0, 0}, {-1, hidden})
+//                      .view({tokens, -1, 128}).transpose(0, 1);
+//   tensor q = tensor::strided(heads, TM_F16, TM_DEVICE);
+class layout {
+ public:
+  layout() noexcept { c_.ranked = 0; }
+  layout(const layout& other) noexcept { tm_layout_copy(&other.c_, &c_); }
+  layout& operator=(const layout& other) noexcept {
+    if (this != &other) {
+      tm_layout_copy(&other.c_, &c_);
+    }
+    return *this;
+  }
+  ~layout() = default;
+
+  // A template, so that no list in braces becomes one.
+  template <class C, class = std::enable_if_t<std::is_same<C, tm_layout>::value>>
+  layout(const C& c) noexcept {
+    tm_layout_copy(&c, &c_);
+  }
+  operator const tm_layout&() const noexcept TMCORE_LENDS_ { return c_; }
+  const tm_layout* get() const noexcept TMCORE_LENDS_ { return &c_; }
+  explicit operator bool() const noexcept { return !tm_layout_is_null(&c_); }
+
+  // Contiguous; with strides, in elements; from what to_string makes of one.
+  [[nodiscard]] static layout row_major(const dims& shape, on_failure then = {}) {
+    return made(then, [&](tm_layout* out) { return tm_layout_make_(shape.get(), out); });
+  }
+  [[nodiscard]] static layout strided(const dims& shape, const dims& stride, on_failure then = {}) {
+    return made(then, [&](tm_layout* out) {
+      return tm_layout_make_strided_(shape.get(), stride.get(), out);
+    });
+  }
+  [[nodiscard]] static layout parse(const char* text, on_failure then = {}) {
+    return made(then, [&](tm_layout* out) { return tm_layout_parse(text, out); });
+  }
+
+  int32_t rank() const noexcept { return tm_layout_rank(&c_); }
+  int64_t size() const noexcept { return tm_layout_size(&c_); }      // elements
+  int64_t cosize() const noexcept { return tm_layout_cosize(&c_); }  // elements that it reaches
+  bool is_contiguous() const noexcept { return tm_layout_is_contiguous(&c_); }
+  bool is_injective() const noexcept { return tm_layout_is_injective(&c_); }
+  dims shape() const noexcept { return tm_layout_shape(&c_); }
+
+  // A size, or a stride in elements; `dim` counts from the end where it is negative. With
+  // std::nothrow -1 on failure.
+  int64_t shape(int32_t dim, on_failure then = {}) const {
+    return number(then, [&](int64_t* out) { return tm_layout_dim(&c_, dim, out); });
+  }
+  int64_t stride(int32_t dim, on_failure then = {}) const {
+    return number(then, [&](int64_t* out) { return tm_layout_stride(&c_, dim, out); });
+  }
+  // In elements, of a full index or of the first element of a part.
+  int64_t offset(const dims& index, on_failure then = {}) const {
+    return number(then, [&](int64_t* out) { return tm_layout_offset_(&c_, index.get(), out); });
+  }
+
+  // The fewest dimensions that visit the same offsets in the same order.
+  [[nodiscard]] layout coalesce(on_failure then = {}) const {
+    return made(then, [&](tm_layout* out) { return tm_layout_coalesce(&c_, out); });
+  }
+  // Another shape; one size may be -1.
+  [[nodiscard]] layout view(const dims& shape, on_failure then = {}) const {
+    return made(then, [&](tm_layout* out) { return tm_layout_view_(&c_, shape.get(), out); });
+  }
+  // The part that starts at `base`, of `size` elements per dimension; a size of -1 is the rest.
+  // Stores where it starts, in elements, in `*offset`, which may be NULL.
+  [[nodiscard]] layout slice(const dims& base, const dims& size, int64_t* offset = nullptr,
+                             on_failure then = {}) const {
+    int64_t start = 0;
+    const layout part = made(then, [&](tm_layout* out) {
+      return tm_layout_slice_(&c_, base.get(), size.get(), out, &start);
+    });
+    if (offset) {
+      *offset = start;
+    }
+    return part;
+  }
+  // Dimension i of the result is dimension order[i].
+  [[nodiscard]] layout permute(const dims& order, on_failure then = {}) const {
+    return made(then, [&](tm_layout* out) { return tm_layout_permute_(&c_, order.get(), out); });
+  }
+  // Exchanges two dimensions.
+  [[nodiscard]] layout transpose(int32_t a, int32_t b, on_failure then = {}) const {
+    return made(then, [&](tm_layout* out) { return tm_layout_transpose(&c_, a, b, out); });
+  }
+  // Drops, inserts a dimension of size 1.
+  [[nodiscard]] layout squeeze(int32_t dim, on_failure then = {}) const {
+    return made(then, [&](tm_layout* out) { return tm_layout_squeeze(&c_, dim, out); });
+  }
+  [[nodiscard]] layout unsqueeze(int32_t dim, on_failure then = {}) const {
+    return made(then, [&](tm_layout* out) { return tm_layout_unsqueeze(&c_, dim, out); });
+  }
+
+  friend bool operator==(const layout& a, const layout& b) noexcept {
+    return tm_layout_equal(&a.c_, &b.c_);
+  }
+  friend bool operator!=(const layout& a, const layout& b) noexcept { return !(a == b); }
+
+ private:
+  template <class Make>
+  static layout made(on_failure then, Make make) {
+    layout result;
+    const tm_status status = make(&result.c_);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    return result;
+  }
+  template <class Ask>
+  static int64_t number(on_failure then, Ask ask) {
+    int64_t result = -1;
+    const tm_status status = ask(&result);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    return result;
+  }
+
+  tm_layout c_;
+};
+
 //===-- Counted handles ---------------------------------------------------===//
 
 // Allocators, streams and events are counted objects. Each has an owner (allocator, stream, event)
@@ -1332,10 +1475,11 @@ class tensor : public detail::tensor_views<tensor> {
     return c_.dtype == dtype_of<T>::value ? static_cast<T*>(c_.data) : nullptr;
   }
 
-  // What a kernel takes, with type and rank checked. With std::nothrow it has no data on failure.
-  template <class T, int Rank>
-  [[nodiscard]] accessor<T, Rank> access(on_failure then = {}) const {
-    accessor<T, Rank> result;
+  // What a kernel takes, with type and rank checked, and that 32-bit offsets (an Index of int32_t)
+  // fit. With std::nothrow it has no data on failure.
+  template <class T, int Rank, class Index = int64_t>
+  [[nodiscard]] accessor<T, Rank, Index> access(on_failure then = {}) const {
+    accessor<T, Rank, Index> result;
     const tm_status status = make_accessor(&c_, &result);
     if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
       detail::fail(status);
@@ -1397,9 +1541,9 @@ class tensor_ : public tensor, public detail::tensor_views<tensor_<T>> {
   // Element 0; NULL where there is none. Fails only where another type was assigned to this object
   // as a tensor&.
   T* data() const { return *this ? tensor::data<T>() : nullptr; }
-  template <int Rank>
-  [[nodiscard]] accessor<T, Rank> access(on_failure then = {}) const {
-    return tensor::access<T, Rank>(then);
+  template <int Rank, class Index = int64_t>
+  [[nodiscard]] accessor<T, Rank, Index> access(on_failure then = {}) const {
+    return tensor::access<T, Rank, Index>(then);
   }
 
   // Views of a typed tensor are typed.
@@ -1461,6 +1605,314 @@ inline std::string to_string(const buffer& b) {
 inline void print(const tensor& t, FILE* file = stdout) { check(tm_print(t.get(), file)); }
 [[nodiscard]] inline tm_status print(const tensor& t, FILE* file, std::nothrow_t /*nothrow*/) {
   return tm_print(t.get(), file);
+}
+
+//===-- Tensors by name ---------------------------------------------------===//
+
+namespace detail {
+
+// A handle that one object owns: it moves, and is not copied.
+template <class C, void (*Release)(C*)>
+class sole {
+ public:
+  constexpr sole() noexcept = default;
+  sole(sole&& other) noexcept : c_(other.release()) {}
+  sole& operator=(sole&& other) noexcept {
+    if (this != &other) {
+      Release(c_);
+      c_ = other.release();
+    }
+    return *this;
+  }
+  sole(const sole&) = delete;
+  sole& operator=(const sole&) = delete;
+  ~sole() { Release(c_); }
+
+  C* get() const noexcept TMCORE_LENDS_ { return c_; }
+  explicit operator bool() const noexcept { return c_ != nullptr; }
+  // Gives the handle away: the caller releases it, and this is null.
+  [[nodiscard]] C* release() noexcept { return std::exchange(c_, nullptr); }
+
+ protected:
+  explicit sole(C* owned) noexcept : c_(owned) {}
+
+ private:
+  C* c_ = nullptr;
+};
+
+// What range-for needs of a map: entries, in the order in which they were put in.
+class map_iterator {
+ public:
+  explicit map_iterator(const tm_tensor_map_entry* at) noexcept : at_(at) {}
+  const tm_tensor_map_entry& operator*() const noexcept { return *at_; }
+  const tm_tensor_map_entry* operator->() const noexcept { return at_; }
+  map_iterator& operator++() noexcept {
+    at_ = tm_tensor_map_next(at_);
+    return *this;
+  }
+  friend bool operator==(map_iterator a, map_iterator b) noexcept { return a.at_ == b.at_; }
+  friend bool operator!=(map_iterator a, map_iterator b) noexcept { return a.at_ != b.at_; }
+
+ private:
+  const tm_tensor_map_entry* at_;
+};
+
+class map_range {
+ public:
+  explicit map_range(const tm_tensor_map_entry* first) noexcept : first_(first) {}
+  map_iterator begin() const noexcept { return map_iterator(first_); }
+  static map_iterator end() noexcept { return map_iterator(nullptr); }
+
+ private:
+  const tm_tensor_map_entry* first_;
+};
+
+}  // namespace detail
+
+// Tensors by name, in the order in which they were put in: tm/tensor/map.h.
+//
+//   tensor_map env = tensor_map::create();
+//   env.produce("logits", std::move(logits));
+//   for (const tm_tensor_map_entry& entry : env) { ... entry.key, entry.tensor ... }
+//   tensor logits = env.consume("logits");
+//
+// An object owns its map: it moves, and is not copied. A null one is empty.
+class tensor_map : public detail::sole<tm_tensor_map, tm_tensor_map_release> {
+ public:
+  constexpr tensor_map() noexcept = default;
+
+  [[nodiscard]] static tensor_map create(on_failure then = {}) {
+    return made(tm_tensor_map_create(), then);
+  }
+  // Takes a C handle over. Null stays null.
+  [[nodiscard]] static tensor_map adopt(tm_tensor_map* owned) noexcept { return tensor_map(owned); }
+
+  int64_t size() const noexcept { return tm_tensor_map_size(get()); }
+  bool contains(const char* key) const noexcept { return tm_tensor_map_contains(get(), key); }
+  detail::map_iterator begin() const noexcept {
+    return detail::map_iterator(tm_tensor_map_first(get()));
+  }
+  static detail::map_iterator end() noexcept { return detail::map_iterator(nullptr); }
+
+  // A second reference to the tensor of that name. TM_ERR_NOT_FOUND, with the keys that are there.
+  [[nodiscard]] tensor at(const char* key, on_failure then = {}) const {
+    return tensor(detail::making{}, then, [&] { return tm_share(tm_tensor_map_at(get(), key)); });
+  }
+  // The same; null without raising where there is none.
+  [[nodiscard]] tensor find(const char* key) const noexcept {
+    const tm_tensor* found = tm_tensor_map_try(get(), key);
+    return found ? tensor::share(found) : tensor();
+  }
+
+  // Puts a tensor in under a new key: TM_ERR_EXISTS where it is there. On failure a tensor that was
+  // to be moved in stays where it is.
+  void produce(const char* key, tensor&& value) const {
+    check(produce(key, std::move(value), std::nothrow));
+  }
+  [[nodiscard]] tm_status produce(const char* key, tensor&& value,
+                                  std::nothrow_t /*nothrow*/) const noexcept {
+    tm_tensor c = value.release();
+    const tm_status status = tm_tensor_map_produce(get(), key, &c);
+    value = tensor::adopt(tm_move(&c));
+    return status;
+  }
+  void produce(const char* key, const tensor& value) const { produce(key, tensor(value)); }
+  [[nodiscard]] tm_status produce(const char* key, const tensor& value,
+                                  std::nothrow_t nothrow) const noexcept {
+    return produce(key, tensor(value), nothrow);
+  }
+
+  // Takes the tensor of that name out. One without elements is TM_ERR_INVALID, and still there.
+  [[nodiscard]] tensor consume(const char* key, on_failure then = {}) const {
+    return tensor(detail::making{}, then, [&] { return tm_tensor_map_consume(get(), key); });
+  }
+  // The same for any tensor; null without raising where there is none.
+  [[nodiscard]] tensor try_consume(const char* key) const noexcept {
+    return tensor::adopt(tm_tensor_map_try_consume(get(), key));
+  }
+
+  // Texts by name, beside the tensors; NULL where there is none of that name.
+  void add_metadata(const char* key, const char* text) const {
+    check(tm_tensor_map_add_metadata(get(), key, text));
+  }
+  [[nodiscard]] tm_status add_metadata(const char* key, const char* text,
+                                       std::nothrow_t /*nothrow*/) const noexcept {
+    return tm_tensor_map_add_metadata(get(), key, text);
+  }
+  const char* metadata(const char* key) const noexcept {
+    return tm_tensor_map_metadata(get(), key);
+  }
+  detail::map_range metadata() const noexcept {
+    return detail::map_range(tm_tensor_map_first_metadata(get()));
+  }
+
+ private:
+  friend class archive_reader;
+  friend class safetensors;
+  explicit tensor_map(tm_tensor_map* owned) noexcept : sole(owned) {}
+  static tensor_map made(tm_tensor_map* owned, on_failure then) {
+    tensor_map result(owned);
+    detail::expect(static_cast<bool>(result), then, "the map");
+    return result;
+  }
+};
+
+//===-- Files -------------------------------------------------------------===//
+
+namespace detail {
+
+// The allocator of a place that is more than a device type; null for what is one, or where there is
+// none, which is on record.
+inline tm_allocator* exact_allocator(const place& where) {
+  return where.from() ? where.from() : tm_require_allocator(where.device());
+}
+inline bool is_any(const place& where) { return !where.from() && where.device().id < 0; }
+
+}  // namespace detail
+
+// Layouts, buffers, tensors and maps as bytes: tm/tensor/archive.h.
+class archive : public detail::sole<tm_archive, tm_archive_release> {
+ public:
+  constexpr archive() noexcept = default;
+
+  [[nodiscard]] static archive create(on_failure then = {}) {
+    archive made(tm_archive_create());
+    detail::expect(static_cast<bool>(made), then, "the archive");
+    return made;
+  }
+  // Takes a C handle over. Null stays null.
+  [[nodiscard]] static archive adopt(tm_archive* owned) noexcept { return archive(owned); }
+
+  // Puts a copy behind what is there. On failure the archive is unchanged.
+  template <class Thing>
+  void put(const Thing& thing) const {
+    check(put(thing, std::nothrow));
+  }
+  [[nodiscard]] tm_status put(const tm_layout& what, std::nothrow_t /*nothrow*/) const {
+    return tm_archive_put_layout(get(), &what);
+  }
+  [[nodiscard]] tm_status put(const buffer& what, std::nothrow_t /*nothrow*/) const {
+    return tm_archive_put_buffer(get(), what.get());
+  }
+  [[nodiscard]] tm_status put(const tensor& what, std::nothrow_t /*nothrow*/) const {
+    return tm_archive_put_tensor(get(), what.get());
+  }
+  [[nodiscard]] tm_status put(const tensor_map& what, std::nothrow_t /*nothrow*/) const {
+    return tm_archive_put_map(get(), what.get());
+  }
+
+  // The bytes, valid until something is put in.
+  const void* data() const noexcept TMCORE_LENDS_ { return tm_archive_data(get()); }
+  size_t size() const noexcept { return tm_archive_size(get()); }
+
+ private:
+  explicit archive(tm_archive* owned) noexcept : sole(owned) {}
+};
+
+// Reads somebody's bytes, thing by thing, in the order in which they were put in. The bytes, and
+// the allocator, outlive it. A thing that fails to be read is still the next one.
+class archive_reader {
+ public:
+  archive_reader(const void* data, size_t size, place where, on_failure then = {}) {
+    const tm_status status = open(data, size, where);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+  }
+
+  bool at_end() const noexcept { return tm_archive_at_end(&c_); }
+  tm_archive_reader* get() noexcept TMCORE_LENDS_ { return &c_; }
+
+  [[nodiscard]] tmcore::layout layout(on_failure then = {}) {
+    tm_layout read;
+    const tm_status status = tm_archive_get_layout(&c_, &read);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    return read;
+  }
+  [[nodiscard]] tmcore::buffer buffer(on_failure then = {}) {
+    return tmcore::buffer(detail::making{}, then, [&] { return tm_archive_get_buffer(&c_); });
+  }
+  [[nodiscard]] tmcore::tensor tensor(on_failure then = {}) {
+    return tmcore::tensor(detail::making{}, then, [&] { return tm_archive_get_tensor(&c_); });
+  }
+  [[nodiscard]] tensor_map map(on_failure then = {}) {
+    return tensor_map::made(tm_archive_get_map(&c_), then);
+  }
+
+ private:
+  tm_status open(const void* data, size_t size, const place& where) {
+    if (detail::is_any(where)) {
+      return tm_archive_open(data, size, static_cast<tm_device_type>(where.device().type), &c_);
+    }
+    tm_allocator* from = detail::exact_allocator(where);
+    c_.left = 0;
+    return from ? tm_archive_open_from(from, data, size, &c_) : tm_last_status();
+  }
+
+  tm_archive_reader c_{};
+};
+
+// Maps in safetensors files: tm/tensor/safetensors.h.
+class safetensors {
+ public:
+  [[nodiscard]] static tensor_map load(const char* path, place where, on_failure then = {}) {
+    if (detail::is_any(where)) {
+      const auto type = static_cast<tm_device_type>(where.device().type);
+      return tensor_map::made(tm_safetensors_load(path, type), then);
+    }
+    tm_allocator* from = detail::exact_allocator(where);
+    return tensor_map::made(from ? tm_safetensors_load_from(from, path) : nullptr, then);
+  }
+  // A file that is in memory.
+  [[nodiscard]] static tensor_map decode(const void* data, size_t size, place where,
+                                         on_failure then = {}) {
+    if (detail::is_any(where)) {
+      const auto type = static_cast<tm_device_type>(where.device().type);
+      return tensor_map::made(tm_safetensors_decode(data, size, type), then);
+    }
+    tm_allocator* from = detail::exact_allocator(where);
+    return tensor_map::made(from ? tm_safetensors_decode_from(from, data, size) : nullptr, then);
+  }
+
+  static void save(const tensor_map& map, const char* path) {
+    check(tm_safetensors_save(map.get(), path));
+  }
+  [[nodiscard]] static tm_status save(const tensor_map& map, const char* path,
+                                      std::nothrow_t /*nothrow*/) {
+    return tm_safetensors_save(map.get(), path);
+  }
+  // Into host memory of the context: bytes.
+  [[nodiscard]] static buffer encode(const tensor_map& map, on_failure then = {}) {
+    return buffer(detail::making{}, then, [&] { return tm_safetensors_encode(map.get()); });
+  }
+};
+
+//===-- DLPack ------------------------------------------------------------===//
+
+// The tensor for NumPy, PyTorch and others, without a copy: tm/tensor/dlpack.h. The caller passes
+// the result to one consumer, or to tm_dlpack_delete. NULL on failure, with std::nothrow.
+[[nodiscard]] inline DLManagedTensorVersioned* to_dlpack(const tensor& t, uint64_t flags = 0,
+                                                         on_failure then = {}) {
+  DLManagedTensorVersioned* managed = tm_to_dlpack(t.get(), flags);
+  detail::expect(managed != nullptr, then, "the tensor");
+  return managed;
+}
+[[nodiscard]] inline DLManagedTensor* to_dlpack_legacy(const tensor& t, on_failure then = {}) {
+  DLManagedTensor* managed = tm_to_dlpack_legacy(t.get());
+  detail::expect(managed != nullptr, then, "the tensor");
+  return managed;
+}
+
+// A tensor on a producer's memory, whose deleter its last reference calls. On failure `managed`
+// stays the caller's. Where `read_only` is NULL, what must not be written is refused.
+[[nodiscard]] inline tensor from_dlpack(DLManagedTensorVersioned* managed,
+                                        bool* read_only = nullptr, on_failure then = {}) {
+  return tensor(detail::making{}, then, [&] { return tm_from_dlpack(managed, read_only); });
+}
+[[nodiscard]] inline tensor from_dlpack(DLManagedTensor* managed, on_failure then = {}) {
+  return tensor(detail::making{}, then, [&] { return tm_from_dlpack_legacy(managed); });
 }
 
 //===-- Copies ------------------------------------------------------------===//

@@ -47,20 +47,20 @@ TM_API void tm_shape_text(const tm_shape* shape, char* text, size_t size);
 
 #define TM_SHAPE_PICK_(_, a, b, c, d, e, f, g, h, name, ...) name
 
-static inline tm_shape tm_shape0_(void) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape0_(void) {
   tm_shape shape;
   shape.rank = 0;
   return shape;
 }
 
-static inline tm_shape tm_shape1_(int64_t a) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape1_(int64_t a) {
   tm_shape shape;
   shape.rank = 1;
   shape.dim[0] = a;
   return shape;
 }
 
-static inline tm_shape tm_shape2_(int64_t a, int64_t b) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape2_(int64_t a, int64_t b) {
   tm_shape shape;
   shape.rank = 2;
   shape.dim[0] = a;
@@ -68,7 +68,7 @@ static inline tm_shape tm_shape2_(int64_t a, int64_t b) {
   return shape;
 }
 
-static inline tm_shape tm_shape3_(int64_t a, int64_t b, int64_t c) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape3_(int64_t a, int64_t b, int64_t c) {
   tm_shape shape;
   shape.rank = 3;
   shape.dim[0] = a;
@@ -77,7 +77,7 @@ static inline tm_shape tm_shape3_(int64_t a, int64_t b, int64_t c) {
   return shape;
 }
 
-static inline tm_shape tm_shape4_(int64_t a, int64_t b, int64_t c, int64_t d) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape4_(int64_t a, int64_t b, int64_t c, int64_t d) {
   tm_shape shape;
   shape.rank = 4;
   shape.dim[0] = a;
@@ -87,15 +87,16 @@ static inline tm_shape tm_shape4_(int64_t a, int64_t b, int64_t c, int64_t d) {
   return shape;
 }
 
-static inline tm_shape tm_shape5_(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape5_(int64_t a, int64_t b, int64_t c, int64_t d,
+                                                  int64_t e) {
   tm_shape shape = tm_shape4_(a, b, c, d);
   shape.rank = 5;
   shape.dim[4] = e;
   return shape;
 }
 
-static inline tm_shape tm_shape6_(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e,
-                                  int64_t f) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape6_(int64_t a, int64_t b, int64_t c, int64_t d,
+                                                  int64_t e, int64_t f) {
   tm_shape shape = tm_shape4_(a, b, c, d);
   shape.rank = 6;
   shape.dim[4] = e;
@@ -103,16 +104,16 @@ static inline tm_shape tm_shape6_(int64_t a, int64_t b, int64_t c, int64_t d, in
   return shape;
 }
 
-static inline tm_shape tm_shape7_(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f,
-                                  int64_t g) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape7_(int64_t a, int64_t b, int64_t c, int64_t d,
+                                                  int64_t e, int64_t f, int64_t g) {
   tm_shape shape = tm_shape6_(a, b, c, d, e, f);
   shape.rank = 7;
   shape.dim[6] = g;
   return shape;
 }
 
-static inline tm_shape tm_shape8_(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f,
-                                  int64_t g, int64_t h) {
+TM_HOST_DEVICE_ static inline tm_shape tm_shape8_(int64_t a, int64_t b, int64_t c, int64_t d,
+                                                  int64_t e, int64_t f, int64_t g, int64_t h) {
   tm_shape shape = tm_shape6_(a, b, c, d, e, f);
   shape.rank = 8;
   shape.dim[6] = g;

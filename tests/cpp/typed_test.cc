@@ -101,6 +101,8 @@ void every_way_to_make_one() {
   TM_CHECK_EQ(borrowed[5], 5.f);
   TM_CHECK_EQ((matrix.access<2>()(1, 2)), 5.f);
   TM_CHECK_EQ((matrix.t().access<2>()(2, 1)), 5.f);
+  TM_CHECK_EQ((matrix.access<2, int32_t>().checked()(1, 2)), 5.f);
+  TM_CHECK_EQ((matrix.tmcore::tensor::access<const float, 2, int32_t>()[1](2)), 5.f);
   TM_CHECK_EQ(*matrix.slice(1).view({3}).data(), 3.f);
 }
 

@@ -1,7 +1,7 @@
 // The laws of layouts, against a model that knows no algebra: a layout is the list of the offsets
 // of its elements in row-major order, found by counting through every index.
 //
-// Layouts are random: rank 0 to 5, sizes of 0 and 1 among them, strides that are row-major,
+// Layouts are random: rank 0 to 8, sizes of 0 and 1 among them, strides that are row-major,
 // permuted, 0 or anything. Each law is tried on 100,000; the seed is printed, and TM_TEST_SEED
 // repeats a run.
 
@@ -17,7 +17,7 @@
 enum {
   CASES = 100000,
   MAXIMUM_ELEMENTS = 360,
-  MAXIMUM_RANK = 5,
+  MAXIMUM_RANK = TM_MAX_RANK,
 };
 
 //===-- Random layouts ----------------------------------------------------===//
@@ -287,7 +287,7 @@ static tm_shape random_view_shape(int64_t size) {
   tm_shape shape;
   shape.rank = 0;
   int64_t left = size;
-  while (left > 1 && shape.rank < MAXIMUM_RANK) {
+  while (left > 1 && shape.rank < MAXIMUM_RANK - 1) {
     int64_t factor = 1 + random_below(left < 12 ? left : 12);
     factor = left % factor == 0 ? factor : 1;
     shape.dim[shape.rank++] = factor;
@@ -494,8 +494,8 @@ Test(layout_laws, slice_of_the_outermost_dimension_is_the_slice_with_all_of_the_
     const int32_t rank = tm_layout_rank(&layout);
     const int64_t base = random_below(12) - 2;
     const int64_t size = random_below(12) - 3;
-    tm_shape bases = TM_INDEX(0, 0, 0, 0, 0);
-    tm_shape sizes = TM_INDEX(-1, -1, -1, -1, -1);
+    tm_shape bases = TM_INDEX(0, 0, 0, 0, 0, 0, 0, 0);
+    tm_shape sizes = TM_INDEX(-1, -1, -1, -1, -1, -1, -1, -1);
     tm_layout part;
     tm_layout outer;
     int64_t offset;
@@ -613,6 +613,11 @@ Test(layout_laws, unsqueeze_keeps_the_index_map_and_squeeze_undoes_it) {
     const int32_t asked = random_below(2) ? dim : dim - rank - 1;
     tm_layout more;
     tm_layout back;
+    if (rank == TM_MAX_RANK) {
+      cr_assert(eq(int, tm_layout_unsqueeze(&layout, asked, &more), TM_ERR_INVALID));
+      cr_assert(tm_layout_is_null(&more));
+      continue;
+    }
     cr_assert(eq(int, tm_layout_unsqueeze(&layout, asked, &more), TM_OK));
     cr_assert(eq(int, tm_layout_rank(&more), rank + 1));
     cr_assert(eq(i64, more.shape[dim], 1));
@@ -621,6 +626,89 @@ Test(layout_laws, unsqueeze_keeps_the_index_map_and_squeeze_undoes_it) {
     cr_assert(same_offsets(&first, &second), "%s became %s", text_of(&layout), text_of(&more));
     cr_assert(eq(int, tm_layout_squeeze(&more, asked, &back), TM_OK));
     cr_assert(tm_layout_equal(&layout, &back), "%s", text_of(&layout));
+  }
+}
+
+Test(layout_laws, a_permutation_of_a_permutation_is_their_composition) {
+  FOR_EACH_CASE() {
+    const tm_layout layout = random_layout();
+    const int32_t rank = tm_layout_rank(&layout);
+    const tm_shape a = random_order(rank);
+    const tm_shape b = random_order(rank);
+    tm_shape both;
+    tm_layout twice;
+    tm_layout once;
+    both.rank = rank;
+    for (int32_t i = 0; i < rank; i++) {
+      both.dim[i] = a.dim[b.dim[i]];
+    }
+    cr_assert(eq(int, tm_layout_permute(&layout, a, &twice), TM_OK));
+    cr_assert(eq(int, tm_layout_permute(&twice, b, &twice), TM_OK));
+    cr_assert(eq(int, tm_layout_permute(&layout, both, &once), TM_OK));
+    cr_assert(tm_layout_equal(&twice, &once), "%s", text_of(&layout));
+  }
+}
+
+Test(layout_laws, a_part_of_what_is_permuted_is_what_is_permuted_of_the_part) {
+  FOR_EACH_CASE() {
+    const tm_layout layout = random_layout();
+    const tm_shape order = random_order(tm_layout_rank(&layout));
+    tm_shape base;
+    tm_shape size;
+    tm_shape moved_base;
+    tm_shape moved_size;
+    tm_layout part;
+    tm_layout permuted;
+    int64_t offset;
+    int64_t permuted_offset;
+    random_slice(&layout, &base, &size);
+    moved_base.rank = order.rank;
+    moved_size.rank = order.rank;
+    for (int32_t i = 0; i < order.rank; i++) {
+      moved_base.dim[i] = base.dim[order.dim[i]];
+      moved_size.dim[i] = size.dim[order.dim[i]];
+    }
+    cr_assert(eq(int, tm_layout_slice(&layout, base, size, &part, &offset), TM_OK));
+    cr_assert(eq(int, tm_layout_permute(&part, order, &part), TM_OK));
+    cr_assert(eq(int, tm_layout_permute(&layout, order, &permuted), TM_OK));
+    cr_assert(eq(int,
+                 tm_layout_slice(&permuted, moved_base, moved_size, &permuted, &permuted_offset),
+                 TM_OK));
+    cr_assert(tm_layout_equal(&part, &permuted), "%s", text_of(&layout));
+    cr_assert(eq(i64, offset, permuted_offset), "%s", text_of(&layout));
+  }
+}
+
+Test(layout_laws, only_dimensions_of_size_1_are_squeezed) {
+  FOR_EACH_CASE() {
+    const tm_layout layout = random_layout();
+    const int32_t rank = tm_layout_rank(&layout);
+    const int32_t dim = (int32_t)random_below(2 * rank + 2) - rank - 1;
+    tm_layout less;
+    const tm_status status = tm_layout_squeeze(&layout, dim, &less);
+    if (dim < -rank || dim >= rank) {
+      cr_assert(eq(int, status, TM_ERR_OUT_OF_RANGE), "%s", text_of(&layout));
+    } else if (layout.shape[dim < 0 ? dim + rank : dim] != 1) {
+      cr_assert(eq(int, status, TM_ERR_INVALID), "%s", text_of(&layout));
+    } else {
+      cr_assert(eq(int, status, TM_OK));
+      enumerate(&layout, &first);
+      enumerate(&less, &second);
+      cr_assert(same_offsets(&first, &second), "%s became %s", text_of(&layout), text_of(&less));
+      continue;
+    }
+    cr_assert(tm_layout_is_null(&less));
+  }
+}
+
+Test(layout_laws, contiguous_iff_coalesced_to_one_dimension_of_stride_1) {
+  FOR_EACH_CASE() {
+    const tm_layout layout = random_layout();
+    tm_layout coalesced;
+    cr_assert(eq(int, tm_layout_coalesce(&layout, &coalesced), TM_OK));
+    const int32_t rank = tm_layout_rank(&coalesced);
+    const bool expected = rank == 0 || (rank == 1 && coalesced.stride[0] == 1);
+    cr_assert(eq(int, tm_layout_is_contiguous(&layout), expected), "%s", text_of(&layout));
   }
 }
 

@@ -34,6 +34,7 @@ static float sum(const tm_tensor* x) {
     }
   }
   TM_AT(float, a, 0, 0) = total;
+  TM_AT_CHECKED(float, a, 0, 0) += tm_fits_int32(&a) ? 1.f : 0.f;
   return total;
 }
 

@@ -37,13 +37,23 @@ def _architectures(flag):
 def _is_simulator(folder):
     return ("/" + folder).endswith("/cudasim/include")
 
-def _tm_cuda_object_impl(ctx):
+def _oldest_architecture(flag):
+    """Returns the flag's first architecture, as nvcc's for PTX."""
+    number = _DEFAULT_ARCHITECTURES[0] if flag == "default" else flag.split(",")[0]
+    if number.startswith("ptx"):
+        number = number[len("ptx"):]
+    if number not in TOOLKIT.architectures:
+        number = TOOLKIT.architectures[0]
+    return "-arch=compute_" + number
+
+def _compile(ctx, what, out):
+    """Declares the action that makes `out` of ctx.file.src; `what` are the flags that say what it is."""
     compilation = cc_common.merge_cc_infos(
         cc_infos = [dep[CcInfo] for dep in ctx.attr.deps],
     ).compilation_context
     args = ctx.actions.args()
-    args.add_all(["-c", "-x", "cu", "-std=c++17", "-ccbin=g++", "--Werror=all-warnings"])
-    args.add_all(_architectures(ctx.attr._architectures[StringFlagInfo].value))
+    args.add_all(what)
+    args.add_all(["-x", "cu", "-std=c++17", "-ccbin=g++", "--Werror=all-warnings"])
     args.add_joined("-Xcompiler", _HOST_COPTS, join_with = ",")
     mode = ctx.var["COMPILATION_MODE"]
     args.add_all(["-O2", "-DNDEBUG"] if mode == "opt" else ["-O1"])
@@ -61,7 +71,6 @@ def _tm_cuda_object_impl(ctx):
         [folder for folder in compilation.system_includes.to_list() if not _is_simulator(folder)],
         before_each = "-isystem",
     )
-    out = ctx.actions.declare_file(ctx.label.name + ".o")
     args.add("-o", out)
     args.add(ctx.file.src)
     ctx.actions.run(
@@ -73,17 +82,36 @@ def _tm_cuda_object_impl(ctx):
         progress_message = "Compiling %s" % ctx.file.src.short_path,
         use_default_shell_env = True,
     )
+
+def _tm_cuda_object_impl(ctx):
+    out = ctx.actions.declare_file(ctx.label.name + ".o")
+    _compile(ctx, ["-c"] + _architectures(ctx.attr._architectures[StringFlagInfo].value), out)
     return [DefaultInfo(files = depset([out]))]
+
+def _tm_cuda_ptx_impl(ctx):
+    out = ctx.actions.declare_file(ctx.label.name + ".ptx")
+    _compile(ctx, ["-ptx", _oldest_architecture(ctx.attr._architectures[StringFlagInfo].value)], out)
+    return [DefaultInfo(
+        files = depset([out]),
+        runfiles = ctx.runfiles(files = [out]),
+    )]
+
+_ATTRIBUTES = {
+    "copts": attr.string_list(),
+    "deps": attr.label_list(providers = [CcInfo]),
+    "hdrs": attr.label_list(allow_files = True),
+    "src": attr.label(allow_single_file = [".cu"], mandatory = True),
+    "_architectures": attr.label(default = "//tools/bazel:cuda_architectures"),
+}
 
 _tm_cuda_object = rule(
     implementation = _tm_cuda_object_impl,
-    attrs = {
-        "copts": attr.string_list(),
-        "deps": attr.label_list(providers = [CcInfo]),
-        "hdrs": attr.label_list(allow_files = True),
-        "src": attr.label(allow_single_file = [".cu"], mandatory = True),
-        "_architectures": attr.label(default = "//tools/bazel:cuda_architectures"),
-    },
+    attrs = _ATTRIBUTES,
+)
+
+_tm_cuda_ptx = rule(
+    implementation = _tm_cuda_ptx_impl,
+    attrs = _ATTRIBUTES,
 )
 
 def tm_cuda_object(name, src, hdrs = [], deps = [], copts = [], **kwargs):
@@ -101,6 +129,27 @@ def tm_cuda_object(name, src, hdrs = [], deps = [], copts = [], **kwargs):
       **kwargs: visibility, tags, testonly
     """
     _tm_cuda_object(
+        name = name,
+        src = src,
+        hdrs = hdrs,
+        copts = copts,
+        target_compatible_with = NEEDS_TOOLKIT,
+        deps = deps,
+        **kwargs
+    )
+
+def tm_cuda_ptx(name, src, hdrs = [], deps = [], copts = [], **kwargs):
+    """The PTX of one `.cu` source, NAME.ptx, for tests that look at it; skipped without a toolkit.
+
+    Args:
+      name: the target
+      src: the source
+      hdrs: private headers
+      deps: libraries
+      copts: further flags for nvcc
+      **kwargs: visibility, tags, testonly
+    """
+    _tm_cuda_ptx(
         name = name,
         src = src,
         hdrs = hdrs,
