@@ -136,6 +136,13 @@ inline void expect(bool ok, on_failure then, const char* what) {
   }
 }
 
+// A call has returned `status`: throws where it is to.
+inline void expect_ok(tm_status status, on_failure then) {
+  if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+    fail(status);
+  }
+}
+
 }  // namespace detail
 
 // Throws where a call of the C API has failed: tmcore::check(tm_stack_pin(arena.get())).
@@ -227,6 +234,37 @@ inline std::string to_string(tm_interval interval) {
   return text;
 }
 
+//===-- Types, formats ----------------------------------------------------===//
+
+// The type of that name, as to_string makes it. With std::nothrow TM_DTYPE_NULL on failure.
+[[nodiscard]] inline tm_dtype parse_dtype(const char* name, on_failure then = {}) {
+  tm_dtype dtype;
+  const tm_status status = tm_dtype_parse(name, &dtype);
+  detail::expect_ok(status, then);
+  return dtype;
+}
+
+// How the weights of a linear layer are stored: the rules are tm_data_format_linear's. With
+// std::nothrow all zero on failure.
+[[nodiscard]] inline tm_data_format linear_format(tm_dtype compute, tm_dtype weights,
+                                                  int32_t block_in, int32_t block_out,
+                                                  on_failure then = {}) {
+  tm_data_format format;
+  const tm_status status = tm_data_format_linear(compute, weights, block_in, block_out, &format);
+  detail::expect_ok(status, then);
+  return format;
+}
+
+// The shape of the scales, and of the zeros, of a tensor of `shape`. With std::nothrow the scalar's
+// on failure.
+[[nodiscard]] inline dims blocks(const tm_data_format& format, const dims& shape,
+                                 on_failure then = {}) {
+  tm_shape blocks;
+  const tm_status status = tm_data_format_blocks(&format, *shape.get(), &blocks);
+  detail::expect_ok(status, then);
+  return blocks;
+}
+
 //===-- Layouts -----------------------------------------------------------===//
 
 // Where the elements of a tensor lie: tm/tensor/layout.h. A plain value, which converts from and to
@@ -311,6 +349,17 @@ class layout {
     }
     return part;
   }
+  // The same for the outermost dimension, with all of the others.
+  [[nodiscard]] layout slice(int64_t base, int64_t size = -1, int64_t* offset = nullptr,
+                             on_failure then = {}) const {
+    int64_t start = 0;
+    const layout part = made(
+        then, [&](tm_layout* out) { return tm_layout_slice_outer(&c_, base, size, out, &start); });
+    if (offset) {
+      *offset = start;
+    }
+    return part;
+  }
   // Dimension i of the result is dimension order[i].
   [[nodiscard]] layout permute(const dims& order, on_failure then = {}) const {
     return made(then, [&](tm_layout* out) { return tm_layout_permute_(&c_, order.get(), out); });
@@ -337,18 +386,14 @@ class layout {
   static layout made(on_failure then, Make make) {
     layout result;
     const tm_status status = make(&result.c_);
-    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
-      detail::fail(status);
-    }
+    detail::expect_ok(status, then);
     return result;
   }
   template <class Ask>
   static int64_t number(on_failure then, Ask ask) {
     int64_t result = -1;
     const tm_status status = ask(&result);
-    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
-      detail::fail(status);
-    }
+    detail::expect_ok(status, then);
     return result;
   }
 
@@ -1481,9 +1526,7 @@ class tensor : public detail::tensor_views<tensor> {
   [[nodiscard]] accessor<T, Rank, Index> access(on_failure then = {}) const {
     accessor<T, Rank, Index> result;
     const tm_status status = make_accessor(&c_, &result);
-    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
-      detail::fail(status);
-    }
+    detail::expect_ok(status, then);
     return result;
   }
 
@@ -1815,9 +1858,7 @@ class archive_reader {
  public:
   archive_reader(const void* data, size_t size, place where, on_failure then = {}) {
     const tm_status status = open(data, size, where);
-    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
-      detail::fail(status);
-    }
+    detail::expect_ok(status, then);
   }
 
   bool at_end() const noexcept { return tm_archive_at_end(&c_); }
@@ -1826,9 +1867,7 @@ class archive_reader {
   [[nodiscard]] tmcore::layout layout(on_failure then = {}) {
     tm_layout read;
     const tm_status status = tm_archive_get_layout(&c_, &read);
-    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
-      detail::fail(status);
-    }
+    detail::expect_ok(status, then);
     return read;
   }
   [[nodiscard]] tmcore::buffer buffer(on_failure then = {}) {

@@ -59,17 +59,32 @@ static cudaError_t check(const batch* b) {
   return cudaSuccess;
 }
 
-// One copy. What the program may change as soon as the call returns is waited for.
+// Queues a copy that is done in its turn, whatever memory it is of.
+static cudaError_t queue(stream* s, const copy_request* r, const place* to, const place* from) {
+  op* o = sim_copy_op(r, to, from);
+  if (!o) return cudaErrorMemoryAllocation;
+  ++s->device->statistics.copies;
+  sim_scheduler_submit(s, o, false);
+  return cudaSuccess;
+}
+
+// One copy. Only what the program says it may change as soon as the call returns is read by then: of
+// pageable memory a copy is taken where it is small. Other copies do not wait for the stream, also of
+// pageable memory.
 static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, size_t i,
                             enum cudaMemcpySrcAccessOrder order) {
-  copy_request r = request_of(b, i);
-  cudaError_t error = sim_copy(current, in, &r, true);
+  cudaError_t error;
+  stream* s = sim_stream_for_work(current, in, &error);
+  if (!s) return error;
+  const copy_request r = request_of(b, i);
+  place to;
+  place from;
+  error = sim_copy_check(&r, &to, &from);
   if (error) return error;
-  stream* s = sim_stream_of(current, in, &error);
-  if (!s || order != cudaMemcpySrcAccessOrderDuringApiCall) return error;
-  if (sim_device_of((uint64_t)(uintptr_t)r.from.pointer)) return cudaSuccess;
-  sim_scheduler_wait(s, s->submitted);
-  return cudaSuccess;
+  if (order != cudaMemcpySrcAccessOrderDuringApiCall || from.device) return queue(s, &r, &to, &from);
+  error = sim_copy_submit(s, &r, &to, &from, true);
+  if (!error && from.is_pinned) sim_scheduler_wait(s, s->submitted);
+  return error;
 }
 
 static size_t common_divisor(size_t a, size_t b) {

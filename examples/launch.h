@@ -21,11 +21,13 @@ inline tm_status check_device(const char* who, std::initializer_list<const tm_te
   }
   const tm_device there = tm_stream_device(stream);
   for (const tm_tensor* tensor : tensors) {
-    const tm_device device = tm_device_of(tensor);
-    if (device.type != there.type || device.id != there.id) {
-      return TM_RAISE(TM_ERR_INVALID, "%s: a tensor on %s:%d, the stream is on %s:%d", who,
-                      tm_device_type_name(static_cast<tm_device_type>(device.type)), device.id,
-                      tm_device_type_name(static_cast<tm_device_type>(there.type)), there.id);
+    if (!tm_device_equal(tm_device_of(tensor), there)) {
+      char here_text[TM_DEVICE_TEXT_SIZE];
+      char there_text[TM_DEVICE_TEXT_SIZE];
+      tm_device_text(tm_device_of(tensor), here_text, sizeof here_text);
+      tm_device_text(there, there_text, sizeof there_text);
+      return TM_RAISE(TM_ERR_INVALID, "%s: a tensor on %s, the stream is on %s", who, here_text,
+                      there_text);
     }
   }
   return TM_OK;

@@ -79,33 +79,41 @@ static void copy_rows(const tm_copy_plan_* plan, const char* source, char* desti
 
 //===-- Transpositions ----------------------------------------------------===//
 
-enum { TILE_SIDE = 64 };  // elements at most: the tile fits a fraction of a core's own cache
+// A tile has a cache line of the source's bytes in each of its rows, so that all of a line is used
+// while it is there, and as many rows as make long pieces of the destination: a piece costs its
+// page's translation.
+enum {
+  TILE_ROWS = 256,  // at most
+  TILE_BYTES = 16384,
+  CACHE_LINE = 64,
+};
 
-// Elements of a tile's side: 64 of 1 or 2 bytes, 32 of 4, 16 of 8 or 16. A side spans one cache
-// line or more.
-ALWAYS_INLINE int64_t tile_side(size_t size) {
-  return size <= 2 ? TILE_SIDE : size == 4 ? TILE_SIDE / 2 : TILE_SIDE / 4;
-}
+ALWAYS_INLINE int64_t tile_rows(size_t size) { return size <= 2 ? TILE_ROWS : TILE_ROWS / 2; }
+
+ALWAYS_INLINE int64_t tile_columns(size_t size) { return CACHE_LINE / (int64_t)size; }
 
 static const bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 
-// Transposes `count` words as a square matrix of `count` by `count` elements, by exchanging ever
-// smaller quarters.
-ALWAYS_INLINE void transpose_words(uint64_t* word, int count) {
-  uint64_t mask = UINT64_MAX >> 32;
-  int shift = 32;
-#pragma GCC unroll 4
-  for (int half = count / 2; half > 0; half /= 2) {
+// Exchanges, in each pair of words that are `half` apart, the upper bits of the first with the
+// lower of the second, in parts of `shift` bits.
+ALWAYS_INLINE void exchange_quarters(uint64_t* word, int count, int half, int shift,
+                                     uint64_t mask) {
 #pragma GCC unroll 8
-    for (int i = 0; i < count; i++) {
-      if ((i & half) == 0) {
-        const uint64_t both = ((word[i] >> shift) ^ word[i + half]) & mask;
-        word[i + half] ^= both;
-        word[i] ^= both << shift;
-      }
+  for (int i = 0; i < count; i++) {
+    if ((i & half) == 0) {
+      const uint64_t both = ((word[i] >> shift) ^ word[i + half]) & mask;
+      word[i + half] ^= both;
+      word[i] ^= both << shift;
     }
-    shift /= 2;
-    mask ^= mask << shift;
+  }
+}
+
+// Transposes `count` words, 8 or 4, as a square matrix of so many elements a side.
+ALWAYS_INLINE void transpose_words(uint64_t* word, int count) {
+  exchange_quarters(word, count, count / 2, 32, 0x00000000ffffffff);
+  exchange_quarters(word, count, count / 4, 16, 0x0000ffff0000ffff);
+  if (count == 8) {
+    exchange_quarters(word, count, 1, 8, 0x00ff00ff00ff00ff);
   }
 }
 
@@ -140,7 +148,7 @@ ALWAYS_INLINE void transpose_elements(size_t size, const char* from, int64_t fro
 ALWAYS_INLINE void fill_tile(size_t size, const char* from, int64_t from_step, int64_t rows,
                              int64_t columns, char* tile) {
   const int64_t bytes = (int64_t)size;
-  const int64_t tile_step = tile_side(size) * bytes;
+  const int64_t tile_step = tile_rows(size) * bytes;
   const int64_t square = size <= 2 && little_endian ? 8 / bytes : 0;
   if (square == 0) {
     transpose_elements(size, from, from_step, rows, columns, tile, tile_step);
@@ -163,17 +171,18 @@ ALWAYS_INLINE void fill_tile(size_t size, const char* from, int64_t from_step, i
 // `row` is contiguous in the destination, `column` in the source.
 ALWAYS_INLINE void transpose_of(size_t size, loop row, loop column, const char* source,
                                 char* destination) {
-  char tile[TILE_SIDE * TILE_SIDE * 2] __attribute__((aligned(64)));
-  const int64_t side = tile_side(size);
+  char tile[TILE_BYTES] __attribute__((aligned(CACHE_LINE)));
+  const int64_t most_rows = tile_rows(size);
+  const int64_t most_columns = tile_columns(size);
   const int64_t bytes = (int64_t)size;
-  for (int64_t r = 0; r < row.count; r += side) {
-    const int64_t rows = row.count - r < side ? row.count - r : side;
-    for (int64_t c = 0; c < column.count; c += side) {
-      const int64_t columns = column.count - c < side ? column.count - c : side;
+  for (int64_t r = 0; r < row.count; r += most_rows) {
+    const int64_t rows = row.count - r < most_rows ? row.count - r : most_rows;
+    for (int64_t c = 0; c < column.count; c += most_columns) {
+      const int64_t columns = column.count - c < most_columns ? column.count - c : most_columns;
       fill_tile(size, source + r * row.source + c * bytes, row.source, rows, columns, tile);
       char* to = destination + r * bytes + c * column.destination;
       for (int64_t i = 0; i < columns; i++) {
-        memcpy(to + i * column.destination, tile + i * side * bytes, (size_t)(rows * bytes));
+        memcpy(to + i * column.destination, tile + i * most_rows * bytes, (size_t)(rows * bytes));
       }
     }
   }

@@ -56,6 +56,9 @@ void layouts_change_as_in_c() {
   const layout q = x.slice({4, 50}, {-1, 50}, &start);
   TM_CHECK_EQ(start, 650);
   TM_CHECK(to_string(q) == "(16,50):(150,1)");
+  TM_CHECK(to_string(x.slice(4, 2, &start)) == "(2,150):(150,1)");
+  TM_CHECK_EQ(start, 600);
+  TM_CHECK_EQ(x.slice(3).shape(0), 17);
   TM_CHECK(to_string(q.view({16, 5, -1}).transpose(0, 1)) == "(5,16,10):(10,150,1)");
   TM_CHECK(to_string(q.permute({1, 0})) == "(50,16):(1,150)");
   TM_CHECK(to_string(q.unsqueeze(-1)) == "(16,50,1):(150,1,1)");
@@ -105,12 +108,19 @@ void failures_of_layouts() {
   TM_CHECK_EQ(tm_last_status(), TM_ERR_OUT_OF_RANGE);
 }
 
-void other_values_have_texts() {
-  tm_data_format format;
-  tmcore::check(tm_data_format_linear(TM_F16, TM_U4, 128, 1, &format));
+void types_formats_and_intervals() {
+  const tm_data_format format = tmcore::linear_format(TM_F16, TM_U4, 128, 1);
   TM_CHECK(tmcore::to_string(format) == "u4 in (128,1), scales f16, zeros f16");
+  TM_CHECK(tmcore::blocks(format, {4096, 100}) == tmcore::dims(32, 100));
+  TM_CHECK_EQ(thrown([&] { (void)tmcore::blocks(format, {4096}); }), TM_ERR_INVALID);
+  TM_CHECK(tmcore::blocks(format, {-1, 1}, std::nothrow) == tmcore::dims());
+  TM_CHECK_EQ(thrown([] { (void)tmcore::linear_format(TM_F16, TM_E4M3, 3, 3); }), TM_ERR_INVALID);
+  TM_CHECK_EQ(tmcore::linear_format(TM_F16, TM_I64, 1, 1, std::nothrow).dtype, TM_DTYPE_NULL);
   TM_CHECK(tmcore::to_string(tm_interval_make(2, 5)) == "[2,5)");
   TM_CHECK(tmcore::to_string(TM_BF16) == "bf16");
+  TM_CHECK_EQ(tmcore::parse_dtype("e2m1"), TM_E2M1);
+  TM_CHECK_EQ(thrown([] { (void)tmcore::parse_dtype("e9m9"); }), TM_ERR_NOT_FOUND);
+  TM_CHECK_EQ(tmcore::parse_dtype(nullptr, std::nothrow), TM_DTYPE_NULL);
 }
 
 //===-- Maps ----------------------------------------------------------------------------------===//
@@ -281,7 +291,7 @@ int main() {
   RUN_TEST(layouts_answer_as_in_c);
   RUN_TEST(layouts_go_to_tensors_and_back);
   RUN_TEST(failures_of_layouts);
-  RUN_TEST(other_values_have_texts);
+  RUN_TEST(types_formats_and_intervals);
   RUN_TEST(maps_hand_tensors_on);
   RUN_TEST(failures_of_maps);
   RUN_TEST(maps_have_metadata_and_move);

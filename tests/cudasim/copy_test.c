@@ -482,6 +482,30 @@ SIM_TEST(batch, has_no_order_of_its_own) {
   cr_expect(seen_otherwise);
 }
 
+// Pageable memory is read before the call returns only where the program has said so.
+THREADS_TEST(batch, reads_pageable_memory_when_it_was_told_to) {
+  cudaStream_t stream = new_stream(0);
+  char* p = new_device_memory(200);
+  unsigned char pageable[200];
+  unsigned char seen[200];
+  gate g = CLOSED_GATE;
+  memset(pageable, 1, 200);
+  close_gate(&g, stream);
+  batch b = {.to = {p, p + 100},
+             .from = {pageable, pageable + 100},
+             .sizes = {100, 100},
+             .attributes = {{.srcAccessOrder = cudaMemcpySrcAccessOrderDuringApiCall},
+                            {.srcAccessOrder = cudaMemcpySrcAccessOrderStream}},
+             .firsts = {0, 1}};
+  OK(run_batch(&b, 2, 2, stream));
+  memset(pageable, 2, 200);
+  open_gate(&g);
+  OK(cudaStreamSynchronize(stream));
+  OK(cudaMemcpy(seen, p, 200, cudaMemcpyDeviceToHost));
+  cr_expect(eq(int, seen[99], 1));
+  cr_expect(eq(int, seen[199], 2));
+}
+
 SIM_TEST(batch, is_not_for_the_legacy_stream) {
   batch b = make_batch(new_device_memory(300), new_pinned_memory(300));
   REFUSED(run_batch(&b, 3, 2, 0), cudaErrorInvalidValue);

@@ -1147,9 +1147,35 @@ void* __wrap_calloc(size_t items, size_t size) {
   return __real_calloc(items, size);
 }
 
-// Captures a fork with `nodes` nodes in each stream and launches it; the first error that comes up.
-static cudaError_t capture_and_launch(cudaStream_t stream, cudaStream_t fork, int nodes,
-                                      int* done) {
+static int probe_kernel;  // its address is the kernel's
+
+static size_t probe_reach(const cudasim_launch* launch, cudasim_range* ranges) {
+  (void)launch;
+  (void)ranges;
+  return 0;
+}
+
+static void probe_run(const cudasim_launch* launch, dim3 block) {
+  (void)block;
+  ++**(int* const*)launch->arguments[0];
+}
+
+static cudaError_t register_probe(void) {
+  static const size_t sizes[] = {sizeof(int*)};
+  static const cudasim_kernel probe = {"probe", sizes, 1, probe_reach, probe_run};
+  return cudasim_register_kernel(&probe_kernel, &probe);
+}
+
+static cudaError_t launch_probe(int* runs, cudaStream_t stream) {
+  dim3 one = {1, 1, 1};
+  void* arguments[] = {&runs};
+  return cudaLaunchKernel(&probe_kernel, one, one, arguments, 0, stream);
+}
+
+// Captures a fork with `nodes` nodes in each stream, and a kernel, and launches it; the first error
+// that comes up.
+static cudaError_t capture_and_launch(cudaStream_t stream, cudaStream_t fork, int nodes, int* done,
+                                      int* runs) {
   cudaGraph_t graph = NULL;
   cudaGraphExec_t exec = NULL;
   cudaEvent_t event = NULL;
@@ -1157,6 +1183,7 @@ static cudaError_t capture_and_launch(cudaStream_t stream, cudaStream_t fork, in
   if (!error) error = cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal);
   if (!error) error = cudaEventRecord(event, stream);
   if (!error) error = cudaStreamWaitEvent(fork, event, 0);
+  if (!error) error = launch_probe(runs, fork);
   for (int i = 0; i < nodes && !error; ++i) {
     error = cudaLaunchHostFunc(stream, count, done);
     if (!error) error = cudaLaunchHostFunc(fork, nothing, NULL);
@@ -1178,12 +1205,14 @@ SIM_TEST(graph, survives_every_failure_of_host_memory) {
   cudaStream_t stream = new_stream(cudaStreamNonBlocking);
   cudaStream_t fork = new_stream(cudaStreamNonBlocking);
   int done = 0;
+  int runs = 0;
   int failures = 0;
   cudaError_t error = cudaErrorMemoryAllocation;
+  OK(register_probe());
   while (error) {
     allocations_left = failures;
     int before = done;
-    error = capture_and_launch(stream, fork, NODES, &done);
+    error = capture_and_launch(stream, fork, NODES, &done, &runs);
     allocations_left = -1;
     OK(cudaStreamSynchronize(stream));
     cr_assert(eq(int, done - before, error ? 0 : NODES), "%d", failures);
@@ -1193,6 +1222,7 @@ SIM_TEST(graph, survives_every_failure_of_host_memory) {
     EXPECT_STATUS(stream, None);
     EXPECT_STATUS(fork, None);
   }
+  cr_expect(eq(int, runs, 1));
   cr_expect(gt(int, failures, NODES));
 }
 

@@ -12,17 +12,17 @@ enum { COLUMNS = 32, ROWS = 8 };  // of a block of threads
 
 template <class T>
 __global__ void scaled_add_kernel(accessor<const T, 2> x, float scale, accessor<const T, 2> y,
-                                  accessor<T, 2> out) {
+                                  accessor<T, 2, int32_t> out) {
   const int64_t row = int64_t{blockIdx.y} * ROWS + threadIdx.y;
   const int64_t column = int64_t{blockIdx.x} * COLUMNS + threadIdx.x;
   if (row < out.size(0) && column < out.size(1)) {
-    out(row, column) =
-        T(static_cast<float>(x(row, column)) * scale + static_cast<float>(y[row](column)));
+    out(row, column) = T(static_cast<float>(x(row, column)) * scale +
+                         static_cast<float>(y.checked()[row](column)));
   }
 }
 
 template <class T>
-tm_status check_same_shape(const accessor<const T, 2>& x, const accessor<T, 2>& out) {
+tm_status check_same_shape(const accessor<const T, 2>& x, const accessor<T, 2, int32_t>& out) {
   if (x.size(0) != out.size(0) || x.size(1) != out.size(1)) {
     return TM_RAISE(TM_ERR_INVALID, "scaled add of (%lld,%lld) to (%lld,%lld)",
                     static_cast<long long>(x.size(0)), static_cast<long long>(x.size(1)),
@@ -36,7 +36,7 @@ tm_status launch(const tm_tensor* x, float scale, const tm_tensor* y, const tm_t
                  tm_stream* stream) {
   accessor<const T, 2> x_access;
   accessor<const T, 2> y_access;
-  accessor<T, 2> out_access;
+  accessor<T, 2, int32_t> out_access;
   TM_TRY(tmcore::make_accessor(x, &x_access));
   TM_TRY(tmcore::make_accessor(y, &y_access));
   TM_TRY(tmcore::make_accessor(out, &out_access));

@@ -153,10 +153,11 @@ Test(batch_copy, pageable_memory_may_be_changed_when_it_returns) {
     ASSERT_OK(tm_stream_sync(stream));
     EXPECT_OK(add_slice(&x, 0, &y, 0, 2048));
     EXPECT_OK(add_slice(&x, 2048, &y, 2048, 2048));
-    gate_close(&held, stream);
-    gate_open(&held);
+    // A real driver may read the memory in the stream's order, and wait for that.
+    if (machine_is_simulated()) gate_close(&held, stream);
     EXPECT_OK(tm_batch_copy_run(batch));
     memset(x.data, 0xff, 4096);
+    if (machine_is_simulated()) gate_open(&held);
     uint8_t seen[4096];
     fetch(&y, seen);
     cr_expect(eq(int, seen[4095], 255));

@@ -544,7 +544,7 @@ Test(safetensors, a_file_may_have_the_longest_name_there_is) {
 
 static void* save_often(void* path) {
   intptr_t failures = 0;
-  for (int i = 0; i < 50; i++) {
+  for (int i = 0; i < 15; i++) {
     tm_auto_tensor_map map = tm_tensor_map_create();
     tm_auto_tensor x = tm_empty(TM_SHAPE(5), TM_U8, TM_CPU);
     fill(&x, "x");
