@@ -68,9 +68,9 @@ static cudaError_t queue(stream* s, const copy_request* r, const place* to, cons
   return cudaSuccess;
 }
 
-// One copy. Only what the program says it may change as soon as the call returns is read by then: of
-// pageable memory a copy is taken where it is small. Other copies do not wait for the stream, also of
-// pageable memory.
+// One copy. Only what the program says it may change as soon as the call returns is read by then:
+// of pageable memory a copy is taken where it is small. Other copies do not wait for the stream,
+// also of pageable memory.
 static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, size_t i,
                             enum cudaMemcpySrcAccessOrder order) {
   cudaError_t error;
@@ -81,7 +81,8 @@ static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, si
   place from;
   error = sim_copy_check(&r, &to, &from);
   if (error) return error;
-  if (order != cudaMemcpySrcAccessOrderDuringApiCall || from.device) return queue(s, &r, &to, &from);
+  if (order != cudaMemcpySrcAccessOrderDuringApiCall || from.device)
+    return queue(s, &r, &to, &from);
   error = sim_copy_submit(s, &r, &to, &from, true);
   if (!error && from.is_pinned) sim_scheduler_wait(s, s->submitted);
   return error;

@@ -5,6 +5,8 @@
 
 namespace {
 
+enum { TILE_BLOCKS = 4 };  // of a multiprocessor at once: 64 registers a thread
+
 template <int Unit, int Fills>
 __global__ void __launch_bounds__(TM_STRIDED_THREADS_)
     rows_kernel(const __grid_constant__ tm_strided_copy_ p) {
@@ -15,7 +17,7 @@ __global__ void __launch_bounds__(TM_STRIDED_THREADS_)
 }
 
 template <int Element, int Load, int Store>
-__global__ void __launch_bounds__(TM_STRIDED_THREADS_)
+__global__ void __launch_bounds__(TM_STRIDED_THREADS_, TILE_BLOCKS)
     tiles_kernel(const __grid_constant__ tm_strided_copy_ p) {
   __shared__ __align__(16) char shared[TM_STRIDED_SHARED_(Element)];
   for (uint64_t index = blockIdx.x; index < p.total; index += gridDim.x) {

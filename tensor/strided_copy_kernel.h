@@ -18,10 +18,12 @@
 #ifdef __CUDACC__
 #define TM_KERNEL_ static __device__ __forceinline__
 #define TM_KERNEL_UNROLL_ _Pragma("unroll")
+#define TM_KERNEL_ROLL_ _Pragma("unroll 1")
 #define TM_KERNEL_ALIAS_
 #else
 #define TM_KERNEL_ static inline __attribute__((always_inline))
 #define TM_KERNEL_UNROLL_
+#define TM_KERNEL_ROLL_
 #define TM_KERNEL_ALIAS_ __attribute__((may_alias))  // units are read from memory of any type
 #endif
 
@@ -29,6 +31,7 @@ enum {
   TM_STRIDED_THREADS_ = 256,  // of a block
   TM_STRIDED_LOOPS_ = 9,      // as many as a layout has dimensions, and the units of a run
   TM_STRIDED_UNITS_ = 4,      // that a thread has under way at once
+  TM_STRIDED_BATCH_ = 8,      // the same, of a tile
   TM_STRIDED_CHUNK_ = TM_STRIDED_THREADS_ * TM_STRIDED_UNITS_,  // units of a block at once
 };
 
@@ -258,33 +261,60 @@ TM_KERNEL_ uint32_t tm_strided_pitch_(const tm_strided_copy_* p, int element) {
 
 TM_KERNEL_ uint32_t tm_strided_log_(uint32_t power) { return power == 1 ? 0 : power == 2 ? 1 : 2; }
 
+// Which units of a tile a thread has: one in TM_STRIDED_THREADS_, a batch of them at a time, so
+// that as many loads are under way as registers allow.
+typedef struct tm_strided_turns_ {
+  uint32_t thread;
+  uint32_t per_unit;   // elements
+  uint32_t log_units;  // of the side
+  int count;           // units of a thread
+  int batch;           // divides the count
+} tm_strided_turns_;
+
+TM_KERNEL_ tm_strided_turns_ tm_strided_turns_make_(int element, int unit, uint32_t log_side,
+                                                    uint32_t thread) {
+  tm_strided_turns_ turns;
+  turns.thread = thread;
+  turns.per_unit = (uint32_t)(unit / element);
+  turns.log_units = log_side - tm_strided_log_(turns.per_unit);
+  turns.count = (1 << TM_STRIDED_LOG_TILE_(element)) / TM_STRIDED_THREADS_ / (unit / element);
+  turns.batch = turns.count < TM_STRIDED_BATCH_ ? turns.count : TM_STRIDED_BATCH_;
+  return turns;
+}
+
+// Where on the two sides a turn's unit begins, in elements: across, and along.
+TM_KERNEL_ void tm_strided_turn_(const tm_strided_turns_* turns, int i, uint32_t* across,
+                                 uint32_t* along) {
+  const uint32_t number = turns->thread + (uint32_t)i * TM_STRIDED_THREADS_;
+  *across = number >> turns->log_units;
+  *along = (number & ((1u << turns->log_units) - 1)) * turns->per_unit;
+}
+
 // The first phase, of one thread: rows into shared memory, in units of `unit` bytes.
 TM_KERNEL_ void tm_strided_tile_load_(const tm_strided_copy_* p, const tm_strided_tile_* tile,
                                       int element, int unit, uint32_t thread, char* shared) {
-  const uint32_t per_unit = (uint32_t)(unit / element);
-  const uint32_t log_units = p->log_columns - tm_strided_log_(per_unit);
+  const tm_strided_turns_ turns = tm_strided_turns_make_(element, unit, p->log_columns, thread);
   const uint32_t pitch = tm_strided_pitch_(p, element);
-  enum { MOST = (1 << 12) / TM_STRIDED_THREADS_ };
-  const int rounds = (1 << TM_STRIDED_LOG_TILE_(element)) / TM_STRIDED_THREADS_ / (unit / element);
-  tm_unit_16_ held[MOST];
-  TM_KERNEL_UNROLL_
-  for (int i = 0; i < rounds; i++) {
-    const uint32_t number = thread + (uint32_t)i * TM_STRIDED_THREADS_;
-    const uint32_t row = number >> log_units;
-    const uint32_t column = (number & ((1u << log_units) - 1)) * per_unit;
-    if (row < tile->rows && column < tile->columns) {
-      held[i] = tm_unit_load_(
-          unit, tile->source + (int64_t)row * p->row_step + (int64_t)column * element);
+  tm_unit_16_ held[TM_STRIDED_BATCH_];
+  uint32_t row;
+  uint32_t column;
+  TM_KERNEL_ROLL_
+  for (int first = 0; first < turns.count; first += turns.batch) {
+    TM_KERNEL_UNROLL_
+    for (int i = 0; i < turns.batch; i++) {
+      tm_strided_turn_(&turns, first + i, &row, &column);
+      if (row < tile->rows && column < tile->columns) {
+        held[i] = tm_unit_load_(
+            unit, tile->source + (int64_t)row * p->row_step + (int64_t)column * element);
+      }
     }
-  }
-  TM_KERNEL_UNROLL_
-  for (int i = 0; i < rounds; i++) {
-    const uint32_t number = thread + (uint32_t)i * TM_STRIDED_THREADS_;
-    const uint32_t row = number >> log_units;
-    const uint32_t column = (number & ((1u << log_units) - 1)) * per_unit;
-    if (row < tile->rows && column < tile->columns) {
-      tm_unit_store_(unit, held[i],
-                     shared + (size_t)row * pitch + (size_t)column * (size_t)element);
+    TM_KERNEL_UNROLL_
+    for (int i = 0; i < turns.batch; i++) {
+      tm_strided_turn_(&turns, first + i, &row, &column);
+      if (row < tile->rows && column < tile->columns) {
+        tm_unit_store_(unit, held[i],
+                       shared + (size_t)row * pitch + (size_t)column * (size_t)element);
+      }
     }
   }
 }
@@ -303,19 +333,21 @@ TM_KERNEL_ tm_unit_16_ tm_strided_gather_(int element, uint32_t per_unit, const 
 // The second, after a barrier: columns out of it.
 TM_KERNEL_ void tm_strided_tile_store_(const tm_strided_copy_* p, const tm_strided_tile_* tile,
                                        int element, int unit, uint32_t thread, const char* shared) {
-  const uint32_t per_unit = (uint32_t)(unit / element);
-  const uint32_t log_units = p->log_rows - tm_strided_log_(per_unit);
+  const tm_strided_turns_ turns = tm_strided_turns_make_(element, unit, p->log_rows, thread);
   const uint32_t pitch = tm_strided_pitch_(p, element);
-  const int rounds = (1 << TM_STRIDED_LOG_TILE_(element)) / TM_STRIDED_THREADS_ / (unit / element);
-  TM_KERNEL_UNROLL_
-  for (int i = 0; i < rounds; i++) {
-    const uint32_t number = thread + (uint32_t)i * TM_STRIDED_THREADS_;
-    const uint32_t column = number >> log_units;
-    const uint32_t row = (number & ((1u << log_units) - 1)) * per_unit;
-    if (row < tile->rows && column < tile->columns) {
-      const char* from = shared + (size_t)row * pitch + (size_t)column * (size_t)element;
-      tm_unit_store_(unit, tm_strided_gather_(element, per_unit, from, pitch),
-                     tile->destination + (int64_t)column * p->column_step + (int64_t)row * element);
+  uint32_t row;
+  uint32_t column;
+  TM_KERNEL_ROLL_
+  for (int first = 0; first < turns.count; first += turns.batch) {
+    TM_KERNEL_UNROLL_
+    for (int i = 0; i < turns.batch; i++) {
+      tm_strided_turn_(&turns, first + i, &column, &row);
+      if (row < tile->rows && column < tile->columns) {
+        const char* from = shared + (size_t)row * pitch + (size_t)column * (size_t)element;
+        tm_unit_store_(
+            unit, tm_strided_gather_(element, turns.per_unit, from, pitch),
+            tile->destination + (int64_t)column * p->column_step + (int64_t)row * element);
+      }
     }
   }
 }

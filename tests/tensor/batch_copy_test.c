@@ -685,6 +685,63 @@ Test(batch_copy, records_its_stream_on_both_sides) {
   }
 }
 
+// The stream is idle when the copies are queued, so a record from before would be done at once.
+// They take milliseconds; an attempt in which they are done before the block is asked for shows
+// nothing.
+Test(batch_copy, what_is_recorded_covers_the_copies_themselves) {
+  tm_auto_stream other = tm_stream_create(0, 0);
+  const int64_t half = INT64_C(1) << 25;
+  bool held = false;
+  WITH_ALL() {
+    tm_auto_tensor y = make(2 * half, TM_DEVICE);
+    ASSERT_OK(tm_stream_sync(stream));
+    for (int attempt = 0; attempt < 50 && !held; attempt++) {
+      tm_tensor x = make(2 * half, TM_CPU_PINNED);
+      void* const block = x.data;
+      ASSERT_OK(tm_stream_sync(stream));
+      EXPECT_OK(add_slice(&y, 0, &x, half, half));
+      EXPECT_OK(add_slice(&y, half, &x, 0, half));
+      TM_WITH_STREAM(other) { EXPECT_OK(tm_batch_copy_run(batch)); }
+      tm_release(&x);
+      tm_auto_tensor next = make(2 * half, TM_CPU_PINNED);
+      held = next.data != block;
+      ASSERT_OK(tm_stream_sync(other));
+    }
+  }
+  cr_expect(held, "the block is taken while it is being written");
+}
+
+Test(batch_copy, a_use_that_cannot_be_recorded_leaves_everything_as_it_was) {
+  tm_auto_stream other = tm_stream_create(0, 0);
+  WITH_ALL() {
+    tm_auto_tensor x = make(100, TM_DEVICE);
+    tm_auto_tensor y = make(100, TM_CPU_PINNED);
+    tm_auto_tensor from = count_up(10, TM_CPU);
+    tm_auto_tensor to = make(10, TM_CPU);
+    EXPECT_OK(tm_fill_bytes(&x, 0x11));
+    ASSERT_OK(tm_stream_sync(stream));
+    memset(y.data, 0x22, 100);
+    memset(to.data, 0x22, 10);
+    EXPECT_OK(tm_batch_copy_add(batch, &x, &y));
+    EXPECT_OK(tm_batch_copy_add(batch, &from, &to));
+    TM_WITH_STREAM(other) {
+      for (int nth = 1; nth <= 3; nth++) {  // the calls, the source's use, the destination's
+        tm_bookkeeping_fail_nth(nth == 1 ? 1 : nth - 1);
+        cr_expect(eq(int, tm_batch_copy_run(batch), TM_ERR_NO_MEMORY), "%d", nth);
+        tm_bookkeeping_fail_nth(0);
+        ASSERT_OK(tm_stream_sync(other));
+        cr_expect(eq(int, TM_DATA(uint8_t, &y)[99], 0x22));
+        cr_expect(eq(int, TM_DATA(uint8_t, &to)[9], 0x22));
+        cr_expect(eq(sz, tm_batch_copy_size(batch), 2));
+      }
+      EXPECT_OK(tm_batch_copy_run(batch));
+      ASSERT_OK(tm_stream_sync(other));
+      cr_expect(eq(int, TM_DATA(uint8_t, &y)[99], 0x11));
+      cr_expect(eq(int, TM_DATA(uint8_t, &to)[9], 9));
+    }
+  }
+}
+
 Test(batch_copy, between_devices) {
   machine_require_devices(2);
   WITH_ALL() {

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "tensor/strided_copy_kernel.h"
+#include "tests/support/gate.h"
 #include "tests/support/machine.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
@@ -587,9 +588,8 @@ Test(strided_copy, on_an_older_device_is_by_calls) {
   }
 }
 
-// Of 20 calls the 5th fails: the error is CUDA's, nothing else is queued, and the block is not
-// reused before what is queued has been done.
-Test(strided_copy, that_fails_midway_says_so_and_keeps_the_block) {
+// Of 20 calls the 5th fails: the error is CUDA's, and nothing else is queued.
+Test(strided_copy, that_fails_midway_says_so) {
   tm_auto_tensor x = tm_empty_from(tm_pinned_allocator(), TM_SHAPE(20, 50), TM_I32);
   tm_auto_tensor y = tm_empty_from(pool, TM_SHAPE(50, 20), TM_I32);
   tm_auto_tensor turned = tm_t(&y);
@@ -606,4 +606,24 @@ Test(strided_copy, that_fails_midway_says_so_and_keeps_the_block) {
     ASSERT_OK(tm_copy(&x, &turned));
     ASSERT_OK(tm_stream_sync(stream));
   }
+}
+
+// A pinned block is freed while four calls of a copy that failed then are queued on another stream.
+Test(strided_copy, that_fails_midway_keeps_the_block_until_what_is_queued_is_done) {
+  tm_auto_stream other = tm_stream_create(0, 0);
+  tm_auto_tensor y = tm_empty_from(pool, TM_SHAPE(50, 20), TM_I32);
+  tm_auto_tensor turned = tm_t(&y);
+  tm_tensor x = tm_empty_from(tm_pinned_allocator(), TM_SHAPE(20, 50), TM_I32);
+  cr_assert(other && tm_ok(&x) && tm_ok(&turned));
+  const void* const block = x.data;
+  gate held;
+  ASSERT_OK(tm_stream_sync(stream));
+  gate_close(&held, other);
+  machine_fail("cudaMemcpy2DAsync", 5, 1, cudaErrorInvalidValue);
+  TM_WITH_STREAM(other) { cr_expect(eq(int, tm_copy(&x, &turned), TM_ERR_CUDA)); }
+  tm_release(&x);
+  tm_auto_tensor next = tm_empty_from(tm_pinned_allocator(), TM_SHAPE(20, 50), TM_I32);
+  cr_expect(next.data != block, "the block is taken while it is being read");
+  gate_open(&held);
+  ASSERT_OK(tm_stream_sync(other));
 }
