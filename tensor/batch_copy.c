@@ -30,7 +30,7 @@ static tm_status grow(void** array, size_t element, size_t count, size_t more, s
   if (!tm_checked_mul(grown, element, &bytes)) {
     return TM_RAISE(TM_ERR_OVERFLOW, "batch copy: %zu %s of %zu bytes", grown, what, element);
   }
-  void* moved = tm_bookkeeping_alloc(bytes, "a batch of copies");
+  void* moved = tm_bookkeeping_alloc(bytes, "more of a batch of copies");
   if (!moved) {
     return tm_last_status();
   }

@@ -50,7 +50,7 @@ static int create_scratch(char* path, size_t folder, mode_t mode) {
 static tm_status open_scratch(tm_output_file* file, mode_t mode) {
   const char* const slash = strrchr(file->path, '/');
   const size_t folder = slash ? (size_t)(slash - file->path) + 1 : 0;
-  file->scratch = tm_bookkeeping_alloc(folder + SCRATCH_NAME_SIZE, "the name of a file");
+  file->scratch = tm_bookkeeping_alloc(folder + SCRATCH_NAME_SIZE, "the scratch name of a file");
   if (!file->scratch) {
     return TM_ERR_NO_MEMORY;
   }
