@@ -11,6 +11,7 @@
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/device.h"
+#include "tm/alloc/dry.h"
 #include "tm/alloc/event.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/pinned.h"

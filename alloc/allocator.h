@@ -142,6 +142,7 @@ struct tm_allocator {
   size_t alignment;     // bytes, a power of two
   bool ignores_stream;  // a free is safe whatever streams did: storages need not note theirs
   bool puts_off_frees;  // tm_allocator_free keeps blocks back while their stream is being captured
+  bool is_dry;          // blocks are addresses only: nothing may touch them
 };
 
 enum {

@@ -5,6 +5,7 @@
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
+#include "tm/alloc/dry.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
@@ -128,6 +129,14 @@ static tm_allocator* create_stack_over_stack(void) {
   return create_stack_over(create_stack_over_host());
 }
 
+//===-- Dry -------------------------------------------------------------------===//
+
+static tm_allocator* create_dry(void) {
+  return tm_dry_allocator_create(tm_device_make(TM_CPU, 0), NULL);
+}
+
+static tm_allocator* create_stack_over_dry(void) { return create_stack_over(create_dry()); }
+
 //===-- Rows ------------------------------------------------------------------===//
 
 #define ON_HOST .device = {TM_CPU, 0}, .alignment = TM_HOST_ALIGNMENT
@@ -155,4 +164,7 @@ const conformance_row conformance_rows[CONFORMANCE_ROWS] = {
      .is_owned = true},
     {"stack(callback)", create_stack_over_callback, ON_HOST, .counts = true, .is_owned = true},
     {"stack(stack)", create_stack_over_stack, ON_HOST, .counts = true, .is_owned = true},
+    {"dry", create_dry, ON_HOST, .counts = true, .is_dry = true},
+    {"stack(dry)", create_stack_over_dry, ON_HOST, .counts = true, .is_owned = true,
+     .is_dry = true},
 };

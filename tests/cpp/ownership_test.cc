@@ -360,6 +360,17 @@ void streams_and_events() {
   TM_CHECK(tmcore::to_string(x) == "i16 device:0 (64,64):(64,1)");
 }
 
+void planning_needs_no_memory() {
+  const tmcore::allocator dry = tmcore::dry_allocator(tmcore::cuda(5));
+  const tmcore::allocator arena = tmcore::stack_allocator(dry);
+  {
+    const tensor x({1 << 20, 1 << 16}, TM_F16, arena);
+    TM_CHECK(x.is_dry());
+  }
+  TM_CHECK_EQ(arena.stats().peak_live_bytes, uint64_t{1} << 37);
+  TM_CHECK(!tmcore::dry_allocator(tmcore::cuda(-1), {}, std::nothrow));
+}
+
 }  // namespace
 
 // NOLINTEND(bugprone-use-after-move, clang-analyzer-cplusplus.Move)
@@ -378,6 +389,7 @@ int main() {
   RUN_TEST(tensors_of_buffers_and_back);
   RUN_TEST(adopted_memory_is_deleted_once);
   RUN_TEST(contexts_move_and_share);
+  RUN_TEST(planning_needs_no_memory);
   RUN_TEST(streams_and_events);
   return 0;
 }
