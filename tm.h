@@ -7,6 +7,7 @@
 
 #include "tm/alloc/allocator.h"
 #include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/cached.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"

@@ -7,7 +7,7 @@
 
 #include "tm/alloc/allocator.h"
 
-enum { CONFORMANCE_ROWS = 18 };
+enum { CONFORMANCE_ROWS = 27 };
 
 typedef struct conformance_row {
   const char* name;
