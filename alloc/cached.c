@@ -364,6 +364,19 @@ static tm_status take_of_new(cached* s, cached_segment* segment, size_t size, ca
   return TM_OK;
 }
 
+// The upstream's words, and what the cache has.
+static TM_COLD tm_status raise_no_memory(cached* s, size_t size) {
+  lock(s);
+  const tm_allocator_stats now = s->counters;
+  const size_t largest = two_level_largest(&s->blocks.index);
+  unlock(s);
+  return TM_RAISE(TM_ERR_NO_MEMORY,
+                  "cached: %zu bytes asked; %llu live in %llu held, the largest free block has %zu "
+                  "bytes; %s",
+                  size, (unsigned long long)now.live_bytes, (unsigned long long)now.reserved_bytes,
+                  largest, tm_last_error()->message);
+}
+
 // Called with `upstream_lock` only.
 static tm_status grow(cached* s, size_t size, cached_block** out) {
   growth g;
@@ -388,7 +401,7 @@ static tm_status grow(cached* s, size_t size, cached_block** out) {
     tm_allocator_free(s->upstream, segment->base, segment->bytes, s->base.stream);
     tm_bookkeeping_free(segment);
   }
-  return status;
+  return status == TM_ERR_NO_MEMORY ? raise_no_memory(s, size) : status;
 }
 
 //===-- Several segments become one -----------------------------------------===//
@@ -656,7 +669,7 @@ static tm_status cached_trim(tm_allocator* base, size_t keep) {
 static tm_status cached_get_stats(tm_allocator* base, tm_allocator_stats* out) {
   cached* s = (cached*)base;
   if (is_inherited(s)) {
-    return check_usable(s);
+    TM_TRY(check_usable(s));
   }
   lock(s);
   *out = s->counters;

@@ -289,6 +289,10 @@ Test(cached, little_memory_is_enough_for_what_fits_exactly) {
   give(cached, take(cached, 90 * KIB), 90 * KIB);
   void* none = &none;
   cr_expect(eq(int, tm_allocator_alloc(cached, 101 * KIB, NULL, &none), TM_ERR_NO_MEMORY));
+  cr_expect(strstr(tm_last_error()->message,
+                   "cached: 103424 bytes asked; 0 live in 0 held, the largest free block has 0 "
+                   "bytes; counting: 103424 bytes asked") != NULL,
+            "%s", tm_last_error()->message);
   give(cached, take(cached, 100 * KIB), 100 * KIB);  // the other segment makes way
   end(cached);
 }
