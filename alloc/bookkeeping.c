@@ -8,9 +8,10 @@
 
 enum { BOOKKEEPING_ALIGNMENT = 64 };  // bytes: a cache line
 
-static uint64_t calls;  // these three are read and written with __atomic
+static uint64_t calls;  // these four are read and written with __atomic
 static int64_t live;
 static int64_t fail_at;  // the call that fails; 0: none
+static const char* failed_site;
 
 void* tm_bookkeeping_alloc(size_t size, const char* what) {
   const uint64_t call = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
@@ -22,6 +23,7 @@ void* tm_bookkeeping_alloc(size_t size, const char* what) {
     pointer = aligned_alloc(BOOKKEEPING_ALIGNMENT, rounded);
   }
   if (!pointer) {
+    __atomic_store_n(&failed_site, what, __ATOMIC_RELAXED);
     (void)TM_RAISE(TM_ERR_NO_MEMORY, "host: no memory for %s of %zu bytes", what, size);
     return NULL;
   }
@@ -39,6 +41,10 @@ void tm_bookkeeping_free(void* pointer) {
 void tm_bookkeeping_fail_nth(int64_t nth) {
   const int64_t now = (int64_t)__atomic_load_n(&calls, __ATOMIC_RELAXED);
   __atomic_store_n(&fail_at, nth > 0 ? now + nth : 0, __ATOMIC_RELAXED);
+}
+
+const char* tm_bookkeeping_failed_site(void) {
+  return __atomic_load_n(&failed_site, __ATOMIC_RELAXED);
 }
 
 uint64_t tm_bookkeeping_calls(void) { return __atomic_load_n(&calls, __ATOMIC_RELAXED); }

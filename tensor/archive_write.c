@@ -28,7 +28,7 @@ static tm_status grow(tm_archive* archive, size_t bytes) {
   }
   const size_t doubled = archive->room * 2;
   const size_t room = needed > doubled ? needed : doubled;
-  char* const data = tm_bookkeeping_alloc(room, "an archive");
+  char* const data = tm_bookkeeping_alloc(room, "more of an archive");
   if (!data) {
     return TM_ERR_NO_MEMORY;
   }
@@ -154,7 +154,7 @@ tm_archive* tm_archive_create(void) {
   if (!archive) {
     return NULL;
   }
-  archive->data = tm_bookkeeping_alloc(FIRST_ROOM, "an archive");
+  archive->data = tm_bookkeeping_alloc(FIRST_ROOM, "an archive's bytes");
   if (!archive->data) {
     tm_bookkeeping_free(archive);
     return NULL;

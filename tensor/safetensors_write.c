@@ -195,7 +195,8 @@ static tm_status put_bytes(sink* to, const void* bytes, size_t size) {
 }
 
 static tm_status write_header(const plan* p, sink* to) {
-  char* const memory = tm_bookkeeping_alloc(PREFIX_SIZE + p->header, "a header of tensors");
+  char* const memory =
+      tm_bookkeeping_alloc(PREFIX_SIZE + p->header, "a header of tensors to write");
   if (!memory) {
     return TM_ERR_NO_MEMORY;
   }

@@ -240,6 +240,7 @@ Test(hand_over, attaching_needs_memory_only_where_the_token_is_attached_already)
   TM_WITH_CONTEXT(token)
   TM_WITH_CONTEXT(other) {
     expect_no_memory_for(token);
+    printf("allocation made to fail: a context attached more than once\n");
     cr_expect(eq(sz, tm_context_depth(), 0));
   }
   cr_expect(eq(sz, tm_context_depth(), 0));
@@ -410,6 +411,25 @@ Test(hand_over, an_arena_of_another_thread_cannot_be_moved) {
 }
 
 //===-- Failures ----------------------------------------------------------===//
+
+static tm_status create_a_context(tm_allocator* upstream) {
+  tm_context* context = tm_context_create();
+  if (!context) {
+    return tm_last_status();
+  }
+  tm_status status = TM_OK;
+  TM_WITH_CONTEXT(context) {
+    TM_WITH_ALLOCATOR(upstream) {
+      status = tm_current_allocator(TM_CPU) == upstream ? TM_OK : TM_ERR_INVALID;
+    }
+  }
+  tm_context_release(context);
+  return status;
+}
+
+Test(hand_over, creating_a_context_survives_every_failure) {
+  expect_survives_every_failure(create_a_context);
+}
 
 static tm_status capture_both(tm_allocator* upstream) {
   tm_status status = TM_OK;

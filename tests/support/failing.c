@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "alloc/event_cache.h"
@@ -106,6 +107,16 @@ static tm_allocator* create_upstream(void) {
   return upstream;
 }
 
+// For tools/allocation_sites.py, which looks whether every call of the library was made to fail.
+static void print_failed_site(void) {
+  static const char* printed;
+  const char* site = tm_bookkeeping_failed_site();
+  if (site && site != printed) {
+    printf("allocation made to fail: %s\n", site);
+  }
+  printed = site;
+}
+
 static void expect_success(run* self) {
   run_on_thread(self);
   cr_assert(self->status == TM_OK, "without a failure: %s: %s", tm_status_name(self->status),
@@ -121,6 +132,7 @@ static bool fail_one(run* self, uint64_t nth, bool may_succeed) {
   run_on_thread(self);
   tm_bookkeeping_fail_nth(0);
   const bool reached = tm_bookkeeping_calls() - calls >= nth;
+  print_failed_site();
   if (reached && !(may_succeed && self->status == TM_OK)) {
     cr_expect(self->status == TM_ERR_NO_MEMORY, "%s %llu returns %s: %s", what,
               (unsigned long long)nth, tm_status_name(self->status), self->error.message);

@@ -281,3 +281,24 @@ static tm_status print_numbers(tm_allocator* upstream) {
 }
 
 Test(print, survives_every_failure) { expect_survives_every_failure(print_numbers); }
+
+// A new pool each time, so that all it takes is given back.
+static tm_status print_numbers_on_a_device(tm_allocator* upstream) {
+  (void)upstream;
+  char text[256];
+  tm_auto_allocator fresh = tm_cuda_pool_allocator_create(stream, NULL);
+  if (!fresh) {
+    return tm_last_status();
+  }
+  TM_USE_STREAM(stream);
+  TM_TRY_TENSOR(x, tm_empty_from(fresh, TM_SHAPE(2), TM_U8));
+  TM_TRY(tm_clear(&x));
+  FILE* file = fmemopen(text, sizeof text, "w");
+  const tm_status status = tm_print(&x, file);
+  fclose(file);
+  return status;
+}
+
+Test(print_device, survives_every_failure) {
+  expect_survives_every_failure_or_retries(print_numbers_on_a_device);
+}
