@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tools/info.h"
+#include "tools/plan.h"
 #include "tools/replay.h"
 
 static const struct {
@@ -16,6 +17,7 @@ static const struct {
   const char* summary;
 } commands[] = {
     {"replay", "tm replay", replay_main, "serve a trace of requests, compare allocators"},
+    {"plan", "tm plan", plan_main, "what an engine needs of a device, to the byte; what fits"},
     {"info", "tm info", info_main, "what the library sees: versions, backend, devices, memory"},
 };
 

@@ -55,6 +55,19 @@ Test(counting, recent_peaks_start_anew_and_new_ones_are_told) {
   cr_expect(eq(int, peaks, 1));
 }
 
+Test(counting, knows_the_granules_of_what_is_live) {
+  tm_auto_allocator counting = counting_allocator_create(tm_host_allocator(), NULL);
+  const uint64_t granule = COUNTING_GRANULE;
+  void* small = take(counting, 1);
+  cr_expect(eq(u64, counting_granule_bytes(counting), granule));
+  void* large = take(counting, COUNTING_GRANULE + 1);
+  cr_expect(eq(u64, counting_granule_bytes(counting), 3 * granule));
+  tm_allocator_free(counting, small, 1, NULL);
+  cr_expect(eq(u64, counting_granule_bytes(counting), 2 * granule));
+  tm_allocator_free(counting, large, COUNTING_GRANULE + 1, NULL);
+  cr_expect(eq(u64, counting_granule_bytes(counting), 0));
+}
+
 Test(counting, a_shared_budget_is_a_cap_and_comes_back) {
   memory_budget budget = {.limit_bytes = 1024};
   tm_auto_allocator one = counting_allocator_create(tm_host_allocator(), &budget);

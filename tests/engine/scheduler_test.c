@@ -66,6 +66,17 @@ Test(kv_cache, too_little_memory_for_one_block_is_an_error) {
 
 //===-- One request -------------------------------------------------------===//
 
+Test(scheduler, knows_how_many_blocks_admit_a_whole_batch) {
+  int64_t blocks;
+  cr_expect(eq(int, scheduler_kv_blocks(1, 65, &blocks), TM_OK));
+  cr_expect(eq(i64, blocks, 2));  // alone, a sequence may take all
+  cr_expect(eq(int, scheduler_kv_blocks(500, 640, &blocks), TM_OK));
+  cr_expect(eq(i64, blocks - (blocks / 100 + 1), 5000));
+  cr_expect(eq(int, scheduler_kv_blocks(INT64_MAX / 2, 640, &blocks), TM_ERR_OVERFLOW));
+  cr_expect(eq(i64, blocks, 0));
+  cr_expect(eq(int, scheduler_kv_blocks(1 << 20, 1 << 20, &blocks), TM_ERR_OVERFLOW));
+}
+
 Test(scheduler, a_prompt_is_computed_in_chunks_then_tokens_one_by_one) {
   const trace_request one = {.prompt_tokens = 250, .generated_tokens = 3};
   kv_cache cache = make_cache(8);

@@ -80,6 +80,14 @@ expect_error "--allocators best: cuda, cached, pool and stack are known" replay 
 expect_error "--allocators cuda,: cuda, cached, pool and stack" replay --allocators cuda,
 expect_error "--allocators stack,stack: one is named twice" replay --allocators stack,stack
 
+expect_success "^Usage: tm plan" plan --help
+expect_error "^tm plan: unrecognized option '--colour'$" plan --colour
+expect_error "'config.json' is no option" plan config.json
+expect_error "--batch 0: an integer from 1 to 65536" plan --batch 0
+expect_error "--sequence many: an integer from 1 to" plan --sequence many
+expect_error "--max-tokens 99999999999: an integer" plan --max-tokens 99999999999
+expect_error "--device-memory 0: a size such as" plan --device-memory 0
+
 #===-- Files ---------------------------------------------------------------===#
 
 expect_error "^tm replay: nowhere.csv: No such file" replay --trace nowhere.csv
@@ -90,6 +98,9 @@ expect_error "^tm replay: /dev/null:1: the first line must be" replay --trace /d
 expect_error "^tm replay: gpt-2: No such file" replay --model gpt-2
 expect_error "^tm replay: negative.json:3: \"hidden_size\" must be" replay --model negative.json
 expect_error "^tm replay: unparsable.json:10: " replay --model unparsable.json
+
+expect_error "^tm plan: gpt-2: No such file" plan --model gpt-2
+expect_error "^tm plan: negative.json:3: \"hidden_size\" must be" plan --model negative.json
 
 #===-- Sizes ---------------------------------------------------------------===#
 
@@ -114,6 +125,24 @@ expect_error "memory|device" replay --device-memory 4096TiB
 expect_error "llama-3-8b has 14.96 GiB of weights, the device 8.00 GiB" replay --device-memory 8GiB
 expect_error "does not fit in 15.00 GiB: " replay --device-memory 15GiB
 expect_error "does not fit in 16.00 GiB: " replay --device-memory 16GiB --max-tokens 16777216
+
+#===-- Plans ---------------------------------------------------------------===#
+
+expect_error "sequences of 20000 tokens asked; the model takes 8192" plan --sequence 20000
+expect_success "^fits +yes: " plan --device-memory 80GiB
+expect_success "^weights +16,060,522,496 B +16,060,522,496 B$" plan --device-memory 80GiB
+expect_success "^longest context +8192 tokens in 16 sequences, all" plan --device-memory 80GiB
+expect_success '"fits": true' plan --device-memory 80GiB --json
+run plan --device-memory 16GiB
+[[ $status -eq 1 ]] || fail "a plan that does not fit: exit status $status"
+grep -qE "^fits +NO: [0-9.]+ GiB are missing$" out || fail "what is missing: $(cat out)"
+
+# The largest batch is the largest that fits.
+"$tm" plan --device-memory 40GiB > out
+batch=$(sed -n 's/^largest batch *\([0-9]*\) .*/\1/p' out)
+expect_success "^fits +yes" plan --device-memory 40GiB --batch "$batch"
+run plan --device-memory 40GiB --batch $((batch + 1))
+[[ $status -eq 1 ]] || fail "more than the largest batch: exit status $status"
 
 #===-- Replays -------------------------------------------------------------===#
 

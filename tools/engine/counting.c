@@ -10,6 +10,8 @@ typedef struct counting {
   void (*on_new_peak)(void);
   // These are read and written with __atomic.
   uint64_t live_bytes;
+  uint64_t small_bytes;    // live, in blocks that share granules
+  uint64_t granule_bytes;  // of live blocks that have granules of their own
   uint64_t peak_bytes;
   uint64_t recent_peak_bytes;
   uint64_t alloc_calls;
@@ -32,7 +34,20 @@ static bool raise_to(uint64_t* peak, uint64_t value) {
   return false;
 }
 
+static uint64_t round_up(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Adds (`sign` 1) or takes away (-1) what cudaMalloc needs for a block.
+static void count_granules(counting* self, size_t size, int sign) {
+  const bool is_small = size <= COUNTING_GRANULE - COUNTING_UNIT;
+  uint64_t* count = is_small ? &self->small_bytes : &self->granule_bytes;
+  const uint64_t bytes = round_up(size, is_small ? COUNTING_UNIT : COUNTING_GRANULE);
+  __atomic_fetch_add(count, sign > 0 ? bytes : -bytes, __ATOMIC_RELAXED);
+}
+
 static void count_alloc(counting* self, size_t size) {
+  count_granules(self, size, 1);
   const uint64_t live = __atomic_add_fetch(&self->live_bytes, size, __ATOMIC_RELAXED);
   (void)raise_to(&self->recent_peak_bytes, live);
   if (raise_to(&self->peak_bytes, live) && self->on_new_peak) self->on_new_peak();
@@ -86,6 +101,7 @@ static void counting_free(tm_allocator* allocator, void* ptr, size_t size, tm_st
   counting* self = (counting*)allocator;
   __atomic_fetch_add(&self->free_calls, 1, __ATOMIC_RELAXED);
   __atomic_fetch_sub(&self->live_bytes, size, __ATOMIC_RELAXED);
+  count_granules(self, size, -1);
   tm_allocator_free(self->upstream, ptr, size, stream);
   refund(self->budget, size);
 }
@@ -129,6 +145,7 @@ tm_allocator* counting_allocator_create(tm_allocator* upstream, memory_budget* b
   tm_allocator_init_(&self->base, &counting_vtable, tm_allocator_device(upstream),
                      tm_allocator_stream(upstream));
   self->base.ignores_stream = upstream->ignores_stream;
+  self->base.is_dry = upstream->is_dry;
   self->upstream = tm_allocator_retain(upstream);
   self->budget = budget;
   return &self->base;
@@ -136,6 +153,11 @@ tm_allocator* counting_allocator_create(tm_allocator* upstream, memory_budget* b
 
 uint64_t counting_recent_peak(tm_allocator* allocator) {
   return load(&((counting*)allocator)->recent_peak_bytes);
+}
+
+uint64_t counting_granule_bytes(tm_allocator* allocator) {
+  const counting* self = (const counting*)allocator;
+  return load(&self->granule_bytes) + round_up(load(&self->small_bytes), COUNTING_GRANULE);
 }
 
 void counting_restart_peak(tm_allocator* allocator) {

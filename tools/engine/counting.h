@@ -28,6 +28,13 @@ TM_NODISCARD tm_allocator* counting_allocator_create(tm_allocator* upstream, mem
 // ever), in bytes.
 uint64_t counting_recent_peak(tm_allocator* allocator);
 
+// In which cudaMalloc takes memory from a device, and in which it hands it out, in bytes.
+enum { COUNTING_GRANULE = 2 << 20, COUNTING_UNIT = 512 };
+
+// For a counting allocator: the bytes that cudaMalloc would take from the device for what is live.
+// Blocks of a granule or more have granules of their own, smaller ones share them.
+uint64_t counting_granule_bytes(tm_allocator* allocator);
+
 // Starts a new period for counting_recent_peak.
 void counting_restart_peak(tm_allocator* allocator);
 

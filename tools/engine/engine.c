@@ -74,7 +74,10 @@ static tm_status check_options(const engine_options* o) {
     return TM_RAISE(TM_ERR_INVALID, "engine: batch %lld and tokens %lld must be 1 or more",
                     (long long)o->max_batch, (long long)o->max_tokens);
   }
-  if (!(o->kv_fraction > 0 && o->kv_fraction <= 1)) {
+  if (o->kv_tokens < 0) {
+    return TM_RAISE(TM_ERR_INVALID, "engine: a KV cache of %lld tokens", (long long)o->kv_tokens);
+  }
+  if (!o->kv_tokens && !(o->kv_fraction > 0 && o->kv_fraction <= 1)) {
     return TM_RAISE(TM_ERR_INVALID, "engine: the KV cache cannot be %g of the memory",
                     o->kv_fraction);
   }
@@ -88,7 +91,7 @@ static tm_status make_batches(engine* e) {
       .blocks = e->options.max_batch * kv_blocks_for(e->config.max_positions),
       .vocabulary = e->config.vocabulary,
   };
-  TM_USE_ALLOCATOR(tm_pinned_allocator());
+  TM_USE_ALLOCATOR(e->options.host_memory ? e->options.host_memory : tm_pinned_allocator());
   for (int i = 0; i < BATCHES; i++) TM_TRY(batch_init(&limits, &e->batches[i]));
   return TM_OK;
 }
@@ -115,11 +118,26 @@ static tm_status memory_left(const engine* e, int64_t* out) {
   return TM_OK;
 }
 
-static tm_status make_cache(engine* e) {
+// What the KV cache may take.
+static tm_status cache_bytes(const engine* e, int64_t* out) {
+  if (e->options.kv_tokens) {
+    const int64_t blocks = kv_blocks_for(e->options.kv_tokens);
+    if (!__builtin_mul_overflow(blocks, kv_block_bytes(&e->config), out)) return TM_OK;
+    *out = 0;
+    return TM_RAISE(TM_ERR_OVERFLOW, "engine: a KV cache of %lld tokens",
+                    (long long)e->options.kv_tokens);
+  }
   int64_t left;
+  *out = 0;
   TM_TRY(memory_left(e, &left));
-  int64_t bytes = left > 0 ? (int64_t)((double)left * e->options.kv_fraction) : 0;
-  if (bytes > GRANULE_BYTES) bytes -= bytes % GRANULE_BYTES;
+  if (left > 0) *out = (int64_t)((double)left * e->options.kv_fraction);
+  if (*out > GRANULE_BYTES) *out -= *out % GRANULE_BYTES;
+  return TM_OK;
+}
+
+static tm_status make_cache(engine* e) {
+  int64_t bytes;
+  TM_TRY(cache_bytes(e, &bytes));
   return kv_cache_init(&e->config, e->options.cache_memory, bytes, &e->cache);
 }
 
@@ -143,6 +161,7 @@ engine* engine_create(const model_config* config, const engine_options* options)
   (void)tm_stream_retain(options->stream);
   (void)tm_allocator_retain(options->memory);
   (void)tm_allocator_retain(options->cache_memory);
+  (void)tm_allocator_retain(options->host_memory);
   if (make_parts(e) != TM_OK) {
     engine_destroy(e);
     return NULL;
@@ -160,6 +179,7 @@ void engine_destroy(engine* e) {
   model_weights_deinit(&e->weights);
   tm_allocator_release(e->activations);
   tm_allocator_release(e->options.cache_memory);
+  tm_allocator_release(e->options.host_memory);
   tm_allocator_release(e->options.memory);
   tm_stream_release(e->options.stream);
   tm_bookkeeping_free(e);

@@ -41,8 +41,10 @@ typedef struct engine_options {
   tm_stream* stream;            // all work goes here
   tm_allocator* memory;         // of weights, batches and the profile
   tm_allocator* cache_memory;   // of the KV cache
+  tm_allocator* host_memory;    // of the batches' host side; NULL: tm_pinned_allocator()
   const memory_budget* budget;  // what the KV cache is a share of; NULL: the device's free memory
-  double kv_fraction;           // over 0, at most 1
+  double kv_fraction;           // over 0, at most 1; of no account where kv_tokens is given
+  int64_t kv_tokens;            // that the KV cache holds; 0: kv_fraction says it
   int64_t max_batch;            // sequences in a step
   int64_t max_tokens;           // tokens in a step
   uint64_t (*runtime_clock)(void);  // nanoseconds this thread has spent in the CUDA runtime; NULL:

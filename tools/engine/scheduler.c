@@ -78,12 +78,15 @@ static void plan_prompts(scheduler* s) {
   }
 }
 
+// Blocks that are kept back while sequences run.
+static int64_t kept_back(int64_t blocks) { return blocks / KV_RESERVE + 1; }
+
 // The next sequence, with blocks for all tokens it knows; false where something does not allow it.
 static bool admit(scheduler* s) {
   const uint32_t number = request_queue_peek(&s->queue);
   const request* r = &s->requests[number];
   sequence* q = &s->running[s->running_count];
-  const int64_t reserve = s->running_count ? s->cache->block_count / KV_RESERVE + 1 : 0;
+  const int64_t reserve = s->running_count ? kept_back(s->cache->block_count) : 0;
   const uint32_t known = r->prompt + r->generated;
   if (kv_blocks_for(known) + reserve > s->cache->free_count || !has_room_for(s, q, known)) {
     return false;
@@ -105,6 +108,21 @@ void scheduler_plan(scheduler* s) {
          (int64_t)s->running_count < s->limits.max_batch &&
          s->planned_tokens < s->limits.max_tokens && admit(s)) {
   }
+}
+
+tm_status scheduler_kv_blocks(int64_t sequences, int64_t tokens, int64_t* out) {
+  *out = 0;
+  int64_t blocks;
+  if (__builtin_mul_overflow(sequences, kv_blocks_for(tokens), &blocks) || blocks > INT32_MAX) {
+    return TM_RAISE(TM_ERR_OVERFLOW, "scheduler: KV blocks of %lld sequences of %lld tokens",
+                    (long long)sequences, (long long)tokens);
+  }
+  int64_t with_reserve = blocks;
+  while (sequences > 1 && with_reserve - kept_back(with_reserve) < blocks) {
+    with_reserve = blocks + kept_back(with_reserve);
+  }
+  *out = with_reserve;
+  return TM_OK;
 }
 
 //===-- What became of the step -------------------------------------------===//

@@ -73,6 +73,11 @@ typedef struct scheduler {
   scheduler_counts counts;
 } scheduler;
 
+// The KV blocks with which `sequences` sequences of `tokens` tokens can all be admitted: what they
+// take, and what admission keeps back.
+// Errors: TM_ERR_OVERFLOW. On error `*out` is 0.
+tm_status scheduler_kv_blocks(int64_t sequences, int64_t tokens, int64_t* out);
+
 // Queues the requests of a trace, and refuses at once those that can never be served.
 // Ownership: the caller gives it back with scheduler_deinit; it borrows `cache`, not `trace`.
 // Errors: TM_ERR_NO_MEMORY. On error `*out` is all zero.
