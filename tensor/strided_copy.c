@@ -12,19 +12,19 @@ enum { LARGEST_UNIT = 16 };  // bytes: what a thread loads at once
 // Rows of more units than this are left to cudaMemcpy2DAsync, cudaMemset2DAsync and their kin where
 // one call does it. Measured on an H200, driver 580, in GB/s copied or set, by the bytes of a row:
 //
-//                   2     128    512   1024   4096
-//   memcpy2D      3.1     745   1326    788    789
-//   kernel       1100    1676   1721   1710   1718     (units of 16 bytes, but for rows of 2)
-//   memset2D                           1512   3498
-//   kernel                             3384   3444
+//                 2    16   128   1024   4096   16384      255   4095
+//   memcpy2D    3.1   144   952   1555   1564     841      392    738
+//   kernel      714  1431  1993   2042   2051    2052      297    297
+//   memset2D    3.2    25   200   1577   4306    4468      396   3213
+//   kernel     1072  1052  3934   4287   4368    4396      426    427
 //
-// So with units of 16 bytes the kernel copies rows of up to 256 of them faster, and sets rows of
-// fewer. Narrower units cost it as many instructions each, so the same speed asks for rows that are
-// slower for the calls: up to 64 units. That figure is reckoned, not measured; but for rows of 2.
-enum { ROW_UNITS = 256, ROW_NARROW_UNITS = 64 };
+// So with units of 16 bytes the kernel copies rows of up to 1024 of them faster (longer ones were
+// not measured), and sets rows of fewer than 256. Rows of 255 and 4095 bytes have units of one
+// byte, each of which costs it as much as one of 16: there the calls are faster.
+enum { COPIED_UNITS = 1024, SET_UNITS = 256, NARROW_UNITS = 64 };
 
-static size_t widest_row(size_t unit) {  // bytes
-  return unit == LARGEST_UNIT ? ROW_UNITS * unit : ROW_NARROW_UNITS * unit;
+static size_t widest_row(size_t unit, size_t units) {  // bytes
+  return unit == LARGEST_UNIT ? units * unit : NARROW_UNITS * unit;
 }
 
 // Bytes of a call that are worth more than the microseconds between two calls.
@@ -62,12 +62,14 @@ static bool calls_are_small(const tm_memcpy_calls_* calls) {
 bool tm_strided_copy_pays_(const tm_memcpy_calls_* calls, const void* source,
                            const void* destination) {
   const size_t unit = copy_unit(&calls->plan, source, destination);
-  return calls->plan.rank > 0 && (calls->plan.run <= widest_row(unit) || calls_are_small(calls));
+  return calls->plan.rank > 0 &&
+         (calls->plan.run <= widest_row(unit, COPIED_UNITS) || calls_are_small(calls));
 }
 
 bool tm_strided_fill_pays_(const tm_memcpy_calls_* calls, const void* destination) {
   const size_t unit = fill_unit(&calls->plan, destination);
-  return calls->plan.rank > 0 && (calls->plan.run < widest_row(unit) || calls_are_small(calls));
+  return calls->plan.rank > 0 &&
+         (calls->plan.run < widest_row(unit, SET_UNITS) || calls_are_small(calls));
 }
 
 //===-- Loops -------------------------------------------------------------===//

@@ -20,6 +20,12 @@ inline constexpr double rounding<half_float> = 1.0 / 2048;
 template <>
 inline constexpr double rounding<brain_float> = 1.0 / 256;
 
+// Half of the distance between neighbours around 0, where f16 has run out of exponents.
+template <class T>
+constexpr double rounding_at_zero = 0;
+template <>
+inline constexpr double rounding_at_zero<half_float> = 0x1p-25;
+
 //===-- Strided tensors -----------------------------------------------------------------------===//
 
 // Of (rows, 3 * hidden), the middle third of the columns.
@@ -59,7 +65,8 @@ void fill_random(const tm_tensor* t, uint32_t seed) {
 template <class T>
 void expect_near(const T& found, double expected, double tolerance) {
   const auto value = static_cast<double>(static_cast<float>(found));
-  const double allowed = tolerance + rounding<T> * std::fabs(expected) * 1.01;
+  const double rounded = std::fmax(rounding<T> * std::fabs(expected), rounding_at_zero<T>);
+  const double allowed = tolerance + rounded * 1.01;
   TM_CHECK_LE(std::fabs(value - expected), allowed, "%.9g, not %.9g", value, expected);
 }
 

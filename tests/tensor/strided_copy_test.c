@@ -398,7 +398,7 @@ static const call_row call_rows[] = {
     {"():()", "():()", 1, 1},
 };
 
-// Copies and fills queued by a copy between buffers of 4096 i32.
+// Copies and fills queued by a copy between buffers of i32.
 static machine_work work_of(const tm_buffer* from, const tm_buffer* to, const call_row* row,
                             bool fills) {
   tm_layout source;
@@ -424,9 +424,9 @@ Test(strided_copy, between_host_and_device_makes_the_calls_of_the_table) {
   if (!machine_is_simulated()) {
     machine_skip("a real machine does not count calls");
   }
-  tm_auto_buffer host = tm_buffer_empty_from(tm_host_allocator(), 8192, TM_I32);
-  tm_auto_buffer pinned = tm_buffer_empty_from(tm_pinned_allocator(), 8192, TM_I32);
-  tm_auto_buffer device = tm_buffer_empty_from(pool, 8192, TM_I32);
+  tm_auto_buffer host = tm_buffer_empty_from(tm_host_allocator(), 16384, TM_I32);
+  tm_auto_buffer pinned = tm_buffer_empty_from(tm_pinned_allocator(), 16384, TM_I32);
+  tm_auto_buffer device = tm_buffer_empty_from(pool, 16384, TM_I32);
   TM_WITH_STREAM(stream) {
     for (size_t i = 0; i < sizeof call_rows / sizeof *call_rows; i++) {
       const call_row* row = &call_rows[i];
@@ -454,7 +454,8 @@ static const kernel_row kernel_rows[] = {
     {"(20,50):(50,1)", "(20,50):(50,1)", {.copies = 1}, {.fills = 1}},         // contiguous
     {"(20,48):(64,1)", "(20,48):(96,1)", {.kernels = 1}, {.kernels = 1}},      // narrow rows
     {"(4,1024):(1024,1)", "(4,1024):(1028,1)", {.kernels = 1}, {.fills = 1}},  // of 4 KiB
-    {"(3,1028):(1028,1)", "(3,1028):(1032,1)", {.copies = 1}, {.fills = 1}},   // wider
+    {"(3,4096):(4096,1)", "(3,4096):(4100,1)", {.kernels = 1}, {.fills = 1}},  // of 16 KiB
+    {"(3,4100):(4100,1)", "(3,4100):(4104,1)", {.copies = 1}, {.fills = 1}},   // wider
     {"(3,1025):(1026,1)", "(3,1025):(1027,1)", {.copies = 1}, {.fills = 1}},   // in narrow units
     {"(20,50):(1,20)", "(20,50):(50,1)", {.kernels = 1}, {.fills = 1}},        // a transposition
     {"(3,20):(0,1)", "(3,20):(24,1)", {.kernels = 1}, {.kernels = 1}},         // a broadcast
@@ -473,8 +474,8 @@ Test(strided_copy, on_a_device_is_by_kernel_where_that_is_faster) {
   if (!machine_is_simulated()) {
     machine_skip("a real machine does not count calls");
   }
-  tm_auto_buffer from = tm_buffer_empty_from(pool, 8192, TM_I32);
-  tm_auto_buffer to = tm_buffer_empty_from(pool, 8192, TM_I32);
+  tm_auto_buffer from = tm_buffer_empty_from(pool, 16384, TM_I32);
+  tm_auto_buffer to = tm_buffer_empty_from(pool, 16384, TM_I32);
   TM_WITH_STREAM(stream) {
     for (size_t i = 0; i < sizeof kernel_rows / sizeof *kernel_rows; i++) {
       const call_row row = {kernel_rows[i].source, kernel_rows[i].destination, 0, 0};

@@ -199,8 +199,8 @@ def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts =
         srcs = objects,
         linkstatic = True,
         target_compatible_with = NEEDS_TOOLKIT,
-        # nvcc's host code is C++, most of which needs nothing of the library.
-        linkopts = ["-Wl,--push-state,--as-needed,-lstdc++,--pop-state"],
+        # nvcc's host code is C++.
+        linkopts = ["-lstdc++"],
         deps = [
             headers,
             "//tools/bazel:cuda_backend",
