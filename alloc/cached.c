@@ -95,8 +95,11 @@ static tm_status check_usable(const cached* s) {
   return TM_OK;
 }
 
-// Whether this is the child of a fork, of which the cache is no longer.
-static bool is_inherited(const cached* s) { return s->needs_cuda && getpid() != s->process; }
+// Whether this is the child of a fork in which nothing of the cache may be touched. A process that
+// is exiting has lost CUDA too, but only what calls it.
+static bool is_inherited(const cached* s) {
+  return s->needs_cuda && !tm_cuda_usable_() && getpid() != s->process;
+}
 
 //===-- Forks ---------------------------------------------------------------===//
 
@@ -554,8 +557,8 @@ static void put_back(cached* s, cached_block* block, tm_stream* stream) {
 
 static void cached_free(tm_allocator* base, void* ptr, size_t size, tm_stream* stream) {
   cached* s = (cached*)base;
-  if (s->needs_cuda && !tm_cuda_usable_()) {
-    return;  // in a forked child the lock may be held for ever
+  if (is_inherited(s)) {
+    return;  // the lock may be held for ever
   }
   lock(s);
   check_valid(s);
