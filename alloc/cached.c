@@ -27,9 +27,9 @@
 
 enum {
   GRANULE = 2 << 20,      // bytes: what a driver hands out at least, and segments are multiples of
-  EARLY_GROWTH_LOG2 = 4,  // a further segment is at least a 16th of what is held,
-  LARGE_GROWTH = 32 << 20,  // but that only to so many bytes,
-  LATE_GROWTH_LOG2 = 7,     // and then a 128th
+  EARLY_GROWTH_LOG2 = 3,  // a further segment is at least an 8th of what is held,
+  LARGE_GROWTH = 16 << 20,  // but that only to so many bytes,
+  LATE_GROWTH_LOG2 = 8,     // and then a 256th
   CHECKS = 8,               // pending blocks an allocation looks at before it needs them
 };
 
@@ -51,7 +51,8 @@ typedef struct cached {
     cached_block* last;
   } pending;
   tm_allocator_stats counters;
-  size_t on_its_way;    // bytes of `reserved` that are no segment yet
+  size_t on_its_way;           // bytes of `reserved` that are no segment yet
+  uint64_t peak_put_together;  // the peak of live bytes when segments last became one
   size_t unobtainable;  // bytes that the upstream had no single segment of; SIZE_MAX: none is known
   bool is_closed;       // the last reference is gone, and the last live block has one instead
 } cached;
@@ -94,8 +95,11 @@ static tm_status check_usable(const cached* s) {
   return TM_OK;
 }
 
-// Whether this is the child of a fork, of which the cache is no longer.
-static bool is_inherited(const cached* s) { return s->needs_cuda && getpid() != s->process; }
+// Whether this is the child of a fork in which nothing of the cache may be touched. A process that
+// is exiting has lost CUDA too, but only what calls it.
+static bool is_inherited(const cached* s) {
+  return s->needs_cuda && !tm_cuda_usable_() && getpid() != s->process;
+}
 
 //===-- Forks ---------------------------------------------------------------===//
 
@@ -411,13 +415,25 @@ static bool is_scattered(const cached* s) {
          s->counters.reserved_bytes < s->unobtainable;
 }
 
+// One segment of what was live at most: a region in one piece hardly needs more. Where it did, what
+// is held at the same peak is the need.
+static size_t bytes_for_all(const cached* s) {
+  const uint64_t held = s->counters.reserved_bytes;
+  size_t peak;
+  const bool is_new_peak = s->counters.peak_live_bytes > s->peak_put_together;
+  return is_new_peak && tm_checked_round_up(s->counters.peak_live_bytes, GRANULE, &peak)
+             ? smaller(held, peak)
+             : held;
+}
+
 static size_t retire_all(cached* s, struct cached_segments* gone) {
-  const size_t held = s->counters.reserved_bytes;
+  const size_t bytes = bytes_for_all(s);
+  s->peak_put_together = s->counters.peak_live_bytes;
   while (s->blocks.segment_count > 0) {
     retire(s, TAILQ_FIRST(&s->blocks.segments), gone);
   }
-  reserve(s, held);
-  return held;
+  reserve(s, bytes);
+  return bytes;
 }
 
 // The nodes of the blocks that go are enough for the one that comes, and nothing else takes any:
@@ -541,8 +557,8 @@ static void put_back(cached* s, cached_block* block, tm_stream* stream) {
 
 static void cached_free(tm_allocator* base, void* ptr, size_t size, tm_stream* stream) {
   cached* s = (cached*)base;
-  if (s->needs_cuda && !tm_cuda_usable_()) {
-    return;  // in a forked child the lock may be held for ever
+  if (is_inherited(s)) {
+    return;  // the lock may be held for ever
   }
   lock(s);
   check_valid(s);
@@ -650,6 +666,7 @@ static void trim_segments(cached* s, size_t keep) {
   settle_pending(s, SIZE_MAX);
   collect_free_segments(s, keep, &gone);
   s->unobtainable = SIZE_MAX;  // worth asking again
+  s->peak_put_together = 0;
   unlock(s);
   give_segments_back(s, &gone);
   (void)pthread_mutex_unlock(&s->upstream_lock);

@@ -7,7 +7,7 @@
 // free block that fits best (two-level segregated fit, in O(1)). All bookkeeping is outside the
 // memory. A request that does not fit gets a segment of its size (at least 2 MiB, and a few percent
 // of what is held) in place of segments that are all free, so what is held follows what is needed.
-// When nothing is live, several segments become one.
+// When nothing is live, several segments become one, of what was live at most.
 //
 // Order: device memory is ordered on the allocator's stream; a block is used again there at once,
 // and other streams wait on the device, as for every allocator with a stream. Memory that the host

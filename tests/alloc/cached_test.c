@@ -196,26 +196,57 @@ Test(cached, what_is_held_follows_what_is_needed) {
   tm_allocator_release(cached);
 }
 
-Test(cached, segments_become_one_when_nothing_is_live) {
-  tm_allocator* cached = create(NULL);
+static void take_and_give_in_pieces(tm_allocator* cached) {
   void* blocks[8];
   for (int i = 0; i < 8; i++) {
     blocks[i] = take(cached, 3 * MIB);
   }
-  const uint64_t reserved = stats_of(cached).reserved_bytes;
   for (int i = 0; i < 8; i++) {
     give(cached, blocks[i], 3 * MIB);
   }
-  cr_expect(lt(u64, stats_of(cached).largest_free_bytes, reserved));
+}
+
+Test(cached, segments_become_one_of_the_peak_when_nothing_is_live) {
+  tm_allocator* cached = create(NULL);
+  take_and_give_in_pieces(cached);
+  cr_expect(stats_of(cached).reserved_bytes > 24 * MIB, "3 MiB came in segments of 4");
   void* block = take(cached, MIB);
-  cr_expect(eq(u64, stats_of(cached).reserved_bytes, reserved));
-  cr_expect(eq(u64, stats_of(cached).largest_free_bytes, reserved - MIB));
+  cr_expect(eq(u64, stats_of(cached).reserved_bytes, 24 * MIB));
+  cr_expect(eq(u64, stats_of(cached).largest_free_bytes, 23 * MIB));
   give(cached, block, MIB);
-  const uint64_t calls = upstream.allocs;
+  const uint64_t calls = stats_of(cached).upstream_calls;
   for (int i = 0; i < 10; i++) {
-    give(cached, take(cached, (size_t)reserved), (size_t)reserved);
+    give(cached, take(cached, 24 * MIB), 24 * MIB);
+    take_and_give_in_pieces(cached);
   }
-  cr_expect(eq(u64, upstream.allocs, calls));
+  cr_expect(eq(u64, stats_of(cached).upstream_calls, calls));
+  end(cached);
+}
+
+// Holes on both sides of a live block: the same peak needs more than is live.
+static void make_holes(tm_allocator* cached) {
+  void* a = take(cached, 8 * MIB);
+  void* b = take(cached, 8 * MIB);
+  void* c = take(cached, 8 * MIB);
+  give(cached, a, 8 * MIB);
+  give(cached, c, 8 * MIB);
+  void* wide = take(cached, 16 * MIB);
+  give(cached, wide, 16 * MIB);
+  give(cached, b, 8 * MIB);
+}
+
+Test(cached, where_the_peak_does_not_fit_one_segment_of_it_the_next_is_larger) {
+  tm_allocator* cached = create(&(tm_cached_options){.initial_bytes = 24 * MIB});
+  for (int i = 0; i < 3; i++) {
+    make_holes(cached);
+  }
+  const tm_allocator_stats learned = stats_of(cached);
+  cr_expect(eq(u64, learned.peak_live_bytes, 24 * MIB));
+  cr_expect(eq(u64, learned.reserved_bytes, 40 * MIB));
+  for (int i = 0; i < 10; i++) {
+    make_holes(cached);
+  }
+  cr_expect(eq(u64, stats_of(cached).upstream_calls, learned.upstream_calls));
   end(cached);
 }
 
