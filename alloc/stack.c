@@ -707,6 +707,7 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
   tm_allocator_init_(&s->base, &stack_vtable, upstream->device, stream ? stream : upstream->stream);
   s->base.ignores_stream = s->base.stream == NULL;
   s->upstream = tm_allocator_retain(upstream);
+  s->base.upstream = upstream;
   const size_t granule = larger(s->base.alignment, upstream->alignment);
   s->maximum = SIZE_MAX;
   if (options && options->maximum_bytes) {

@@ -517,6 +517,7 @@ class allocator_calls {
   stream_ref stream() const noexcept { return tm_allocator_stream(c()); }  // null where it has none
   size_t alignment() const noexcept { return tm_allocator_alignment(c()); }
   const char* name() const noexcept { return tm_allocator_name(c()); }
+  tm_allocator* upstream() const noexcept { return tm_allocator_upstream(c()); }  // borrowed
 
   // `size` bytes, first and last used on `on` (null: the allocator's own stream); NULL for none.
   // The caller gives the block back with deallocate, and keeps the allocator until then. Raw: the
@@ -644,6 +645,15 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
 [[nodiscard]] inline allocator callback_allocator(const tm_callback_options& options,
                                                   on_failure then = {}) {
   return detail::created(tm_callback_allocator_create(&options), then);
+}
+
+// Adaptors, which go over any allocator. Their operations are those of the C API.
+[[nodiscard]] inline allocator statistics_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_statistics_adaptor_create(upstream.get()), then);
+}
+[[nodiscard]] inline allocator limit_adaptor(allocator_ref upstream, size_t bytes,
+                                             on_failure then = {}) {
+  return detail::created(tm_limit_adaptor_create(upstream.get(), bytes), then);
 }
 
 //===-- Contexts ----------------------------------------------------------===//
