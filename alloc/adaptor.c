@@ -55,6 +55,7 @@ void* tm_adaptor_create_(size_t size, const tm_allocator_vtable* vtable, tm_allo
   self->upstream = tm_allocator_retain(upstream);
   self->alignment = upstream->alignment;
   self->ignores_stream = upstream->ignores_stream;
+  self->puts_off_frees = upstream->puts_off_frees;  // they come through the adaptor when they come
   self->is_dry = upstream->is_dry;
   self->exact_sizes = true;
   return self;
@@ -102,4 +103,18 @@ tm_status tm_adaptor_trim_(tm_allocator* self, size_t keep) {
 
 tm_status tm_adaptor_get_stats_(tm_allocator* self, tm_allocator_stats* out) {
   return tm_allocator_get_stats(self->upstream, out);
+}
+
+void tm_adaptor_add_reserved_(const tm_allocator* self, tm_allocator_stats* out) {
+  const tm_error kept = *tm_last_error();
+  tm_allocator_stats stats;
+  if (tm_allocator_get_stats(self->upstream, &stats) == TM_OK) {
+    out->reserved_bytes = stats.reserved_bytes;
+    out->peak_reserved_bytes = stats.peak_reserved_bytes;
+    out->upstream_calls = stats.upstream_calls;
+  } else {
+    out->reserved_bytes = out->live_bytes;
+    out->peak_reserved_bytes = out->peak_live_bytes;
+    tm_restore_error_(&kept);
+  }
 }

@@ -32,6 +32,9 @@ size_t tm_adaptor_rounded_(const tm_allocator* self, size_t size);
 // Slots, for adaptors that have nothing to add there.
 tm_status tm_adaptor_trim_(tm_allocator* self, size_t keep);
 tm_status tm_adaptor_get_stats_(tm_allocator* self, tm_allocator_stats* out);
+// Adds to what an adaptor counts itself what only its upstream knows: the bytes that are held, and
+// the calls for them. Where the upstream counts nothing, what is live is what is held.
+void tm_adaptor_add_reserved_(const tm_allocator* self, tm_allocator_stats* out);
 void tm_adaptor_destroy_(tm_allocator* self);
 
 // Guard what an adaptor keeps. Several adaptors share a lock, so a thread holds one at a time, and

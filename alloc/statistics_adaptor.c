@@ -77,26 +77,11 @@ static void statistics_free(tm_allocator* self, void* ptr, size_t size, tm_strea
 
 //===-- Statistics ----------------------------------------------------------===//
 
-// What is held, only the upstream knows; one that counts nothing holds what is live.
-static void read_reserved(tm_allocator* upstream, tm_allocator_stats* out) {
-  const tm_error kept = *tm_last_error();
-  tm_allocator_stats stats;
-  if (tm_allocator_get_stats(upstream, &stats) == TM_OK) {
-    out->reserved_bytes = stats.reserved_bytes;
-    out->peak_reserved_bytes = stats.peak_reserved_bytes;
-    out->upstream_calls = stats.upstream_calls;
-  } else {
-    out->reserved_bytes = out->live_bytes;
-    out->peak_reserved_bytes = out->peak_live_bytes;
-    tm_restore_error_(&kept);
-  }
-}
-
 static tm_status statistics_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   tm_adaptor_lock_(self);
   *out = ((statistics*)self)->life;
   tm_adaptor_unlock_(self);
-  read_reserved(self->upstream, out);
+  tm_adaptor_add_reserved_(self, out);
   return TM_OK;
 }
 

@@ -655,6 +655,26 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
                                              on_failure then = {}) {
   return detail::created(tm_limit_adaptor_create(upstream.get(), bytes), then);
 }
+[[nodiscard]] inline allocator tracking_adaptor(allocator_ref upstream,
+                                                const tm_tracking_options& options = {},
+                                                on_failure then = {}) {
+  return detail::created(tm_tracking_adaptor_create(upstream.get(), &options), then);
+}
+[[nodiscard]] inline allocator logging_adaptor(allocator_ref upstream, const char* path,
+                                               on_failure then = {}) {
+  return detail::created(tm_logging_adaptor_create(upstream.get(), path), then);
+}
+[[nodiscard]] inline allocator guard_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_guard_adaptor_create(upstream.get()), then);
+}
+[[nodiscard]] inline allocator fault_adaptor(allocator_ref upstream,
+                                             const tm_fault_options& options = {},
+                                             on_failure then = {}) {
+  return detail::created(tm_fault_adaptor_create(upstream.get(), &options), then);
+}
+[[nodiscard]] inline allocator locked_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_locked_adaptor_create(upstream.get()), then);
+}
 
 //===-- Contexts ----------------------------------------------------------===//
 
