@@ -88,7 +88,10 @@ TM_API void tm_limit_cancel(tm_limit_reservation* reservation);
 #define TM_WITH_RESERVATION(reservation) \
   TM_WITH_RESERVATION_((reservation), TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_draw_))
 
-//===-- What the macro uses -----------------------------------------------===//
+// The same until the end of the enclosing block.
+#define TM_USE_RESERVATION(reservation) TM_USE_RESERVATION_((reservation), TM_UNIQUE_(tm_draw_))
+
+//===-- What the macros use ------------------------------------------------===//
 
 // What the calling thread draws on; returns what it did before.
 TM_API tm_limit_reservation* tm_limit_draw_on_(tm_limit_reservation* reservation);
@@ -102,6 +105,10 @@ static inline void tm_limit_draw_as_before_(tm_limit_reservation** before) {
     for (__attribute__((cleanup(tm_limit_draw_as_before_), unused))     \
          tm_limit_reservation* before = tm_limit_draw_on_(reservation); \
          once && (once = 0, 1);)
+
+#define TM_USE_RESERVATION_(reservation, before)                                            \
+  __attribute__((cleanup(tm_limit_draw_as_before_), unused)) tm_limit_reservation* before = \
+      tm_limit_draw_on_(reservation)
 
 TM_EXTERN_C_END
 
