@@ -225,22 +225,26 @@ static tm_status guard_alloc(tm_allocator* self, size_t size, tm_stream* stream,
 
 //===-- Freeing -------------------------------------------------------------===//
 
-// Waits until nothing that is queued can use the block, and nothing that is queued later is before
-// what the caller queues.
+// Waits until what is queued on the block's stream is done; where none is known, on the device.
 static tm_status settle(const guard* g, tm_stream* stream) {
-  if (is_on_device(g) && (g->base.ignores_stream || !tm_stream_handle(stream))) {
+  if (is_on_device(g) && !tm_stream_handle(stream)) {
     return tm_device_sync(g->base.device.id);
   }
   return tm_stream_is_over_(stream) ? TM_OK : tm_stream_sync(stream);
+}
+
+// Where the upstream's free waits for the whole device, other streams may use the block until then.
+static bool may_be_poisoned(const guard* g) {
+  return !is_on_device(g) || !g->base.upstream->ignores_stream;
 }
 
 // Looks at the zones and poisons the block.
 static tm_status check_and_poison(const guard* g, char* block, size_t size, tm_stream* stream,
                                   finding* out) {
   TM_TRY(settle(g, stream));
-  const access a = make_access(g, g->base.ignores_stream ? NULL : stream);
+  const access a = make_access(g, stream);
   TM_TRY(look_at_zones(g, &a, block, size, out));
-  if (out->found) {
+  if (out->found || !may_be_poisoned(g)) {
     return TM_OK;
   }
   TM_TRY(fill(&a, block, POISON, size));
@@ -398,8 +402,9 @@ tm_allocator* tm_guard_adaptor_create(tm_allocator* upstream) {
   if (!g) {
     return NULL;
   }
-  // Its frees wait for streams, which no capture survives.
+  // Its frees wait for the streams of their blocks, which no capture survives.
   g->base.puts_off_frees = upstream->device.type != TM_CPU || upstream->stream;
+  g->base.ignores_stream = upstream->ignores_stream && !is_on_device(g);
   return &g->base;
 }
 

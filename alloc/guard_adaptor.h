@@ -13,11 +13,12 @@
 // adaptor, another size than was allocated.
 //
 // The memory of devices is guarded by copies. A free then waits: for the block's stream, or where
-// the upstream's frees wait for the whole device, or no stream is known, for the device. So does
-// that of host memory which streams use. While a stream is being captured nothing is filled or
-// copied: an allocation is TM_ERR_CAPTURING, and a free is put off until the capture is over. On a
-// lost device, in a forked child and where CUDA fails, blocks are freed without a look:
-// tm_guard_get counts them.
+// none is known for the whole device, which no capture of any of its streams survives. So does that
+// of host memory which streams use. Memory that goes back to the driver at once (tm_cuda_allocator)
+// is not filled at the free. While its stream is being captured nothing is filled or copied: an
+// allocation is TM_ERR_CAPTURING, and a free is put off until the capture is over. On a lost
+// device, in a forked child and where CUDA fails, blocks are freed without a look: tm_guard_get
+// counts them.
 //
 // Over an allocator that is dry the guard is refused, since it touches memory. Adaptors pass sizes
 // on as they were asked: under any of them the guard sees the last byte; under an arena it guards

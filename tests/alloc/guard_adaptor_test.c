@@ -278,6 +278,46 @@ Test(guard_adaptor, during_a_capture_allocations_are_refused_and_frees_put_off) 
   cr_expect(eq(u64, counts_of(adaptor).unchecked, 0));
 }
 
+// A buffer over cuda memory knows its stream, so its free waits for that one, and other streams may
+// be captured meanwhile.
+Test(guard_adaptor, a_free_leaves_the_captures_of_other_streams_alone) {
+  set_up_device();
+  tm_auto_stream captured = tm_stream_create(0, 0);
+  tm_auto_stream stream = tm_stream_create(0, 0);
+  tm_auto_allocator adaptor = create(tm_cuda_allocator(0));
+  tm_storage* storage;
+  cr_assert(eq(int, tm_storage_alloc(adaptor, 1000, stream, &storage), TM_OK));
+  cr_expect(tm_stream_equal(storage->stream, stream));
+  cudaStream_t handle = tm_stream_handle(captured);
+  cuda_ok(cudaStreamBeginCapture(handle, cudaStreamCaptureModeThreadLocal));
+  cuda_ok(cudaMemsetAsync(storage->data, 0, 1, tm_stream_handle(stream)));
+  tm_storage_release(storage);
+  cr_expect(eq(u64, counts_of(adaptor).checked, 1));
+  cudaGraph_t graph;
+  cuda_ok(cudaStreamEndCapture(handle, &graph));
+  cuda_ok(cudaGraphDestroy(graph));
+}
+
+Test(guard_adaptor, a_freed_block_of_a_pool_is_poisoned_on_the_device) {
+  set_up_device();
+  tm_auto_stream stream = tm_stream_create(0, 0);
+  tm_auto_allocator pool = tm_cuda_pool_allocator_create(stream, NULL);
+  tm_auto_allocator stack = tm_stack_allocator_create(pool, NULL, NULL);
+  tm_auto_allocator adaptor = create(stack);
+  char* block = take(adaptor, 1000);
+  tm_allocator_free(adaptor, block, 1000, NULL);
+  char* again = take(stack, 2000);  // the same memory, with the zones
+  unsigned char copy[1000];
+  cuda_ok(
+      cudaMemcpyAsync(copy, block, sizeof copy, cudaMemcpyDeviceToHost, tm_stream_handle(stream)));
+  cuda_ok(cudaStreamSynchronize(tm_stream_handle(stream)));
+  cr_assert(again <= block && block + 1000 <= again + 2000);
+  for (int i = 0; i < 1000; i++) {
+    cr_assert(eq(int, copy[i], 0xdd), "byte %d", i);
+  }
+  tm_allocator_free(stack, again, 2000, NULL);
+}
+
 Test(guard_adaptor, on_a_lost_device_blocks_are_freed_without_a_look) {
   set_up_device();
   tm_auto_allocator adaptor = create(tm_cuda_allocator(0));
