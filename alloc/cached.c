@@ -741,7 +741,7 @@ static void init_cached(cached* s, tm_allocator* upstream, tm_stream* stream,
   s->granule = larger(s->base.alignment, upstream->alignment);
   s->maximum = SIZE_MAX;
   if (options->maximum_bytes) {
-    (void)tm_checked_round_up(options->maximum_bytes, s->granule, &s->maximum);
+    s->maximum = options->maximum_bytes / s->granule * s->granule;
   }
   s->unobtainable = SIZE_MAX;
   cached_blocks_init(&s->blocks, s->is_guarded ? sizeof(reuse_guard) : 0);
@@ -756,6 +756,10 @@ static void init_cached(cached* s, tm_allocator* upstream, tm_stream* stream,
 static tm_status obtain_initial(cached* s, size_t bytes) {
   if (!tm_checked_round_up(bytes, s->granule, &bytes)) {
     return TM_RAISE(TM_ERR_OVERFLOW, "cached: initial_bytes is %zu", bytes);
+  }
+  bytes = smaller(bytes, s->maximum);
+  if (bytes == 0) {
+    return TM_OK;
   }
   TM_TRY(refuse_capture(s, s->base.stream, bytes));
   TM_TRY(cached_blocks_prepare(&s->blocks));

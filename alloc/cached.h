@@ -27,7 +27,8 @@ TM_EXTERN_C_BEGIN
 
 typedef struct tm_cached_options {
   size_t initial_bytes;  // obtained at creation, in one segment; 0: nothing
-  size_t maximum_bytes;  // held from the upstream at most; 0: no limit
+  size_t maximum_bytes;  // held from the upstream at most, in whole multiples of its
+                         // alignment; 0: no limit
 } tm_cached_options;
 
 // Creates a cache over `upstream`, ordered on `stream` (NULL: the upstream's own). `options` may be

@@ -314,6 +314,19 @@ Test(cached, holds_at_most_the_maximum) {
   end(cached);
 }
 
+Test(cached, a_maximum_that_is_no_multiple_is_not_exceeded) {
+  tm_allocator* cached = create(&(tm_cached_options){.initial_bytes = 1000, .maximum_bytes = 1000});
+  cr_expect(eq(sz, upstream.peak_bytes, 768));  // the upstream's multiples are of 256
+  give(cached, take(cached, 768), 768);
+  void* none = &none;
+  cr_expect(eq(int, tm_allocator_alloc(cached, 769, NULL, &none), TM_ERR_NO_MEMORY));
+  end(cached);
+  cached = create(&(tm_cached_options){.initial_bytes = 100, .maximum_bytes = 100});
+  cr_expect(eq(int, tm_allocator_alloc(cached, 1, NULL, &none), TM_ERR_NO_MEMORY));
+  cr_expect(eq(sz, upstream.peak_bytes, 0));
+  end(cached);
+}
+
 Test(cached, little_memory_is_enough_for_what_fits_exactly) {
   tm_allocator* cached = create(NULL);
   upstream.budget = 100 * KIB;
