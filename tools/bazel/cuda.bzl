@@ -114,7 +114,11 @@ _tm_cuda_ptx = rule(
     attrs = _ATTRIBUTES,
 )
 
-def tm_cuda_object(name, src, hdrs = [], deps = [], copts = [], **kwargs):
+# What nvcc compiles takes it a while, and is the same under flags for the host's compiler:
+# --build_tag_filters=-cuda_source leaves it out of a build of everything.
+_TAG = "cuda_source"
+
+def tm_cuda_object(name, src, hdrs = [], deps = [], copts = [], tags = [], **kwargs):
     """The object file of one `.cu` source; skipped where there is no toolkit.
 
     It is compiled for both backends, but only --config=cuda can link it: kernels are registered
@@ -126,13 +130,15 @@ def tm_cuda_object(name, src, hdrs = [], deps = [], copts = [], **kwargs):
       hdrs: private headers
       deps: libraries
       copts: further flags for nvcc
-      **kwargs: visibility, tags, testonly
+      tags: as for any rule
+      **kwargs: visibility, testonly
     """
     _tm_cuda_object(
         name = name,
         src = src,
         hdrs = hdrs,
         copts = copts,
+        tags = tags + [_TAG],
         target_compatible_with = NEEDS_TOOLKIT,
         deps = deps,
         **kwargs
@@ -159,7 +165,7 @@ def tm_cuda_ptx(name, src, hdrs = [], deps = [], copts = [], **kwargs):
         **kwargs
     )
 
-def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts = [], include_prefix = None, **kwargs):
+def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts = [], tags = [], include_prefix = None, **kwargs):
     """A library of `.cu` sources, its headers included as "tm/<package>/<header>".
 
     Args:
@@ -169,8 +175,9 @@ def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts =
       private_hdrs: headers that only the sources include
       deps: libraries
       copts: further flags for nvcc
+      tags: as for any rule
       include_prefix: as for tm_cc_library
-      **kwargs: visibility, tags, testonly
+      **kwargs: visibility, testonly
     """
     if include_prefix == None:
         include_prefix = "tm/" + native.package_name() if native.package_name() else "tm"
@@ -191,6 +198,7 @@ def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts =
             src = src,
             hdrs = private_hdrs,
             copts = copts,
+            tags = tags,
             deps = [headers],
             **kwargs
         )
@@ -198,6 +206,7 @@ def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts =
         name = name,
         srcs = objects,
         linkstatic = True,
+        tags = tags + [_TAG],
         target_compatible_with = NEEDS_TOOLKIT,
         # nvcc's host code is C++.
         linkopts = ["-lstdc++"],
