@@ -66,6 +66,7 @@ static tm_tensor as_tensor(const tm_batch_place_* place) {
 static tm_status check_places(tm_batch_copy* batch, const lane* l) {
   for (size_t i = 0; i < batch->place_count; i++) {
     batch->places[i].on_stream = false;
+    batch->places[i].is_written = false;
   }
   const tm_batch_piece_* before = NULL;
   for (size_t i = 0; i < batch->piece_count; i++) {
@@ -82,15 +83,26 @@ static tm_status check_places(tm_batch_copy* batch, const lane* l) {
     TM_TRY(tm_stream_use_check_copy_(&from, &to, l->stream, &by_peer));
     batch->places[piece->source].on_stream = true;
     batch->places[piece->destination].on_stream = true;
+    batch->places[piece->destination].is_written = true;
   }
   return TM_OK;
+}
+
+// Pageable memory that is read has been read when the calls return. What is written may not have
+// been: that cudaMemcpyAsync waits for it is not said of copies in a batch.
+static tm_status record_use(const tm_batch_place_* place, tm_stream* stream) {
+  if (place->device.type == TM_CPU) {
+    return place->storage && place->is_written ? tm_storage_record_stream(place->storage, stream)
+                                               : TM_OK;
+  }
+  const tm_tensor used = as_tensor(place);
+  return tm_stream_use_record_(&used, stream);
 }
 
 static tm_status record_uses(const tm_batch_copy* batch, const lane* l) {
   for (size_t i = 0; i < batch->place_count; i++) {
     if (batch->places[i].on_stream) {
-      const tm_tensor used = as_tensor(&batch->places[i]);
-      TM_TRY(tm_stream_use_record_(&used, l->stream));
+      TM_TRY(record_use(&batch->places[i], l->stream));
     }
   }
   return TM_OK;
