@@ -9,8 +9,8 @@
 //
 // What is added waits until the batch is run. Then the device's part is one call of the driver
 // (cudaMemcpyBatchAsync) instead of one for each copy; where that call is not to be had (a runtime
-// before CUDA 13, the legacy stream, a stream that is being captured, copies between devices) they
-// are queued one by one.
+// before CUDA 13, the legacy stream, a stream that is being captured, copies between devices, more
+// than 64 KiB of pageable memory) they are queued one by one.
 //
 // Order. The result is that of the same copies done one after another in the order in which they
 // were added. CUDA does not order the pieces of one call, so a piece that reads or writes what an

@@ -157,6 +157,17 @@ static bool is_by_peer(const tm_batch_copy* batch, const tm_batch_piece_* piece,
          (from->device.id != l->device || to->device.id != l->device);
 }
 
+// Bytes of pageable memory that a batch reads before its call returns, of one piece; more is read
+// later by driver 580.159, on an H200, whatever the call's attributes say. A copy by itself reads
+// all.
+enum { MOST_READ_AT_ONCE = 65536 };
+
+// Whether the piece takes a call of its own.
+static bool is_alone(const tm_batch_copy* batch, const tm_batch_piece_* piece, const lane* l) {
+  return is_by_peer(batch, piece, l) ||
+         (tm_batch_reads_at_once_(batch, piece) && piece->bytes > MOST_READ_AT_ONCE);
+}
+
 // Only the peer call reaches memory of another device's pools without access being granted.
 static tm_status queue_one(const tm_batch_copy* batch, const tm_batch_piece_* piece, lane* l) {
   const tm_batch_place_* from = &batch->places[piece->source];
@@ -181,7 +192,7 @@ static size_t gather(const tm_batch_copy* batch, uint32_t wave, const lane* l, b
   const tm_batch_scratch_* s = &batch->scratch;
   for (uint32_t i = s->first[wave - 1]; i > 0; i = s->next[i - 1]) {
     const tm_batch_piece_* piece = &batch->pieces[i - 1];
-    if (tm_batch_reads_at_once_(batch, piece) == at_once && !is_by_peer(batch, piece, l)) {
+    if (tm_batch_reads_at_once_(batch, piece) == at_once && !is_alone(batch, piece, l)) {
       s->to[count] = piece->to;
       s->from[count] = piece->from;
       s->sizes[count++] = piece->bytes;
@@ -195,7 +206,7 @@ static tm_status queue_each(const tm_batch_copy* batch, uint32_t wave, bool all,
   const tm_batch_scratch_* s = &batch->scratch;
   for (uint32_t i = s->first[wave - 1]; i > 0; i = s->next[i - 1]) {
     const tm_batch_piece_* piece = &batch->pieces[i - 1];
-    if (all || is_by_peer(batch, piece, l)) {
+    if (all || is_alone(batch, piece, l)) {
       TM_TRY(queue_one(batch, piece, l));
     }
   }

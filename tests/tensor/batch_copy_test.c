@@ -668,6 +668,57 @@ Test(batch_copy, into_a_graph) {
   }
 }
 
+// Memory that has no stream and is the host's, and what it held when it was freed.
+typedef struct witness {
+  uint8_t bytes[64];
+  uint8_t last;  // of the bytes, when they were given back
+  gate held;
+} witness;
+
+static void bear_witness(void* data, size_t size, void* user) {
+  witness* self = user;
+  self->last = ((const uint8_t*)data)[size - 1];
+}
+
+static void* open_later(void* user) {
+  witness* self = user;
+  const struct timespec while_the_batch_is_queued = {0, 20000000};
+  (void)nanosleep(&while_the_batch_is_queued, NULL);
+  gate_open(&self->held);
+  return NULL;
+}
+
+// What drivers read of a batch's pageable memory before the call returns is no more than 64 KiB a
+// piece.
+Test(batch_copy, much_pageable_memory_may_be_changed_when_it_returns) {
+  enum { MOST = 65536 };
+  static witness w;
+  static uint8_t seen[3 * MOST];
+  static const int64_t sizes[] = {MOST, MOST + 1, 64, 1000};
+  WITH_ALL() {
+    tm_auto_tensor x = make(3 * MOST, TM_CPU);
+    tm_auto_tensor y = make(3 * MOST, TM_DEVICE);
+    memset(x.data, 1, 3 * MOST);
+    EXPECT_OK(tm_clear(&y));
+    int64_t end = 0;
+    for (int i = 0; i < 4; i++) {
+      EXPECT_OK(add_slice(&x, end, &y, end, sizes[i]));
+      end += sizes[i];
+    }
+    pthread_t opener;
+    gate_close(&w.held, stream);
+    cr_assert(eq(int, pthread_create(&opener, NULL, open_later, &w), 0));
+    EXPECT_OK(tm_batch_copy_run(batch));
+    memset(x.data, 2, 3 * MOST);
+    cr_assert(eq(int, pthread_join(opener, NULL), 0));
+    fetch(&y, seen);
+    for (int64_t i = 0; i < 3 * MOST; i++) {
+      cr_assert(seen[i] == (i < end), "byte %d is %d", (int)i, seen[i]);
+    }
+    cr_expect(eq(u64, calls_made(), 2), "one for all that are small");
+  }
+}
+
 Test(batch_copy, in_a_graph_reads_pageable_memory_when_that_runs) {
   WITH_ALL() {
     tm_auto_tensor x = count_up(64, TM_CPU);
@@ -708,26 +759,6 @@ Test(batch_copy, records_its_stream_on_both_sides) {
     fetch(&z, seen);
     cr_expect(eq(int, seen[999], 999 % 256));
   }
-}
-
-// Memory that has no stream and is the host's, and what it held when it was freed.
-typedef struct witness {
-  uint8_t bytes[64];
-  uint8_t last;  // of the bytes, when they were given back
-  gate held;
-} witness;
-
-static void bear_witness(void* data, size_t size, void* user) {
-  witness* self = user;
-  self->last = ((const uint8_t*)data)[size - 1];
-}
-
-static void* open_later(void* user) {
-  witness* self = user;
-  const struct timespec while_the_batch_is_queued = {0, 20000000};
-  (void)nanosleep(&while_the_batch_is_queued, NULL);
-  gate_open(&self->held);
-  return NULL;
 }
 
 // One call of a batch need not wait for copies to pageable memory, as cudaMemcpyAsync does.
