@@ -92,7 +92,8 @@ TM_NODISCARD tm_status tm_current_device_(int32_t* out);
 //===-- Copies ------------------------------------------------------------===//
 
 // Queues `count` copies in one call, in no order among themselves. The first `at_once` of them have
-// sources that may be changed as soon as the call returns. A runtime before CUDA 13, which has no
+// sources that may be changed as soon as the call returns: no more than 64 KiB each, if pageable,
+// because drivers read the rest later. A runtime before CUDA 13, which has no
 // such call or one of another form, answers cudaErrorNotSupported, and nothing is queued.
 static inline cudaError_t tm_cuda_copy_batch_(void** to, const void** from, size_t* sizes,
                                               size_t count, size_t at_once, cudaStream_t stream) {

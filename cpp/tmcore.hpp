@@ -2106,41 +2106,17 @@ inline void fill_bytes(const tensor& destination, uint8_t value) {
 //===-- Batches of copies, state, warps -----------------------------------===//
 
 // Many copies in one call: tm/tensor/batch_copy.h. An owner that moves and is not copied.
-class batch_copy {
+class batch_copy : public detail::sole<tm_batch_copy, tm_batch_copy_release> {
  public:
   constexpr batch_copy() noexcept = default;
-  batch_copy(batch_copy&& other) noexcept : c_(other.release()) {}
-  batch_copy& operator=(batch_copy&& other) noexcept {
-    if (this != &other) {
-      tm_batch_copy_release(c_);
-      c_ = other.release();
-    }
-    return *this;
-  }
-  batch_copy(const batch_copy&) = delete;
-  batch_copy& operator=(const batch_copy&) = delete;
-  ~batch_copy() { tm_batch_copy_release(c_); }
 
   [[nodiscard]] static batch_copy create(on_failure then = {}) {
     batch_copy made = adopt(tm_batch_copy_create());
     detail::expect(static_cast<bool>(made), then, "the batch of copies");
     return made;
   }
-  // Takes a C handle over.
-  [[nodiscard]] static batch_copy adopt(tm_batch_copy* owned) noexcept {
-    batch_copy adopted;
-    adopted.c_ = owned;
-    return adopted;
-  }
-
-  tm_batch_copy* get() const noexcept TMCORE_LENDS_ { return c_; }
-  explicit operator bool() const noexcept { return c_ != nullptr; }
-  // Gives the handle away: the caller releases it, and this is null.
-  [[nodiscard]] tm_batch_copy* release() noexcept {
-    tm_batch_copy* const given = c_;
-    c_ = nullptr;
-    return given;
-  }
+  // Takes a C handle over. Null stays null.
+  [[nodiscard]] static batch_copy adopt(tm_batch_copy* owned) noexcept { return batch_copy(owned); }
 
   // As the copies of the same arguments, when the batch is run.
   void add(const tensor& source, const tensor& destination) const {
@@ -2148,41 +2124,41 @@ class batch_copy {
   }
   [[nodiscard]] tm_status add(const tensor& source, const tensor& destination,
                               std::nothrow_t /*nothrow*/) const noexcept {
-    return tm_batch_copy_add(c_, source.get(), destination.get());
+    return tm_batch_copy_add(get(), source.get(), destination.get());
   }
   void add(const buffer& source, const buffer& destination) const {
     check(add(source, destination, std::nothrow));
   }
   [[nodiscard]] tm_status add(const buffer& source, const buffer& destination,
                               std::nothrow_t /*nothrow*/) const noexcept {
-    return tm_batch_copy_add_buffer(c_, source.get(), destination.get());
+    return tm_batch_copy_add_buffer(get(), source.get(), destination.get());
   }
   void add(const buffer& source, int64_t count, const buffer& destination) const {
     check(add(source, count, destination, std::nothrow));
   }
   [[nodiscard]] tm_status add(const buffer& source, int64_t count, const buffer& destination,
                               std::nothrow_t /*nothrow*/) const noexcept {
-    return tm_batch_copy_add_buffer_n(c_, source.get(), count, destination.get());
+    return tm_batch_copy_add_buffer_n(get(), source.get(), count, destination.get());
   }
   // Between pointers; returns the end of the copy. With std::nothrow NULL on failure.
   template <class T>
   T* add(const T* source, int64_t count, T* destination, on_failure then = {}) const {
     static_assert(std::is_trivially_copyable<T>::value, "copied as bytes");
-    void* end = tm_batch_copy_add_n_(c_, source, count, sizeof(T), destination);
+    void* end = tm_batch_copy_add_n_(get(), source, count, sizeof(T), destination);
     detail::expect(end || count == 0, then, "the pointer");
     return static_cast<T*>(end);
   }
 
   // Does what was added; then the batch can be used again.
-  void run() const { check(tm_batch_copy_run(c_)); }
-  [[nodiscard]] tm_status run(std::nothrow_t /*nothrow*/) const { return tm_batch_copy_run(c_); }
+  void run() const { check(tm_batch_copy_run(get())); }
+  [[nodiscard]] tm_status run(std::nothrow_t /*nothrow*/) const { return tm_batch_copy_run(get()); }
 
-  void clear() const noexcept { tm_batch_copy_clear(c_); }
-  size_t size() const noexcept { return tm_batch_copy_size(c_); }  // pieces that wait
-  tm_batch_copy_counts counted() const noexcept { return tm_batch_copy_counted(c_); }
+  void clear() const noexcept { tm_batch_copy_clear(get()); }
+  size_t size() const noexcept { return tm_batch_copy_size(get()); }  // pieces that wait
+  tm_batch_copy_counts counted() const noexcept { return tm_batch_copy_counted(get()); }
 
  private:
-  tm_batch_copy* c_ = nullptr;
+  explicit batch_copy(tm_batch_copy* owned) noexcept : sole(owned) {}
 };
 
 // Neighbours that are added until the block ends become one piece. One inside another throws.
@@ -2210,9 +2186,7 @@ class state {
     tm_state made;
     const tm_status status =
         tm_state_init_(shape.get(), dtype, where.device(), where.from(), &made);
-    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
-      detail::fail(status);
-    }
+    detail::expect_ok(status, then);
     front_ = tensor::adopt(tm_move(&made.front));
     back_ = tensor::adopt(tm_move(&made.back));
   }

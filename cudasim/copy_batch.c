@@ -68,9 +68,19 @@ static cudaError_t queue(stream* s, const copy_request* r, const place* to, cons
   return cudaSuccess;
 }
 
-// One copy. Only what the program says it may change as soon as the call returns is read by then:
-// of pageable memory a copy is taken where it is small. Other copies do not wait for the stream,
-// also of pageable memory.
+// Bytes of pageable memory, of one copy, that are read before the call returns where the program
+// says that they may be changed then. Of more that is asked in vain: driver 580.159 on an H200
+// reads, and copies, what is there later.
+enum { LARGEST_READ_AT_ONCE = 65536 };
+
+static bool is_read_at_once(const copy_request* r, const place* from,
+                            enum cudaMemcpySrcAccessOrder order) {
+  return order == cudaMemcpySrcAccessOrderDuringApiCall && !from->device &&
+         (from->is_pinned || r->extent.width <= LARGEST_READ_AT_ONCE);
+}
+
+// One copy. Only what is read at once is waited for: other copies do not wait for the stream, also
+// from and to pageable memory.
 static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, size_t i,
                             enum cudaMemcpySrcAccessOrder order) {
   cudaError_t error;
@@ -81,8 +91,7 @@ static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, si
   place from;
   error = sim_copy_check(&r, &to, &from);
   if (error) return error;
-  if (order != cudaMemcpySrcAccessOrderDuringApiCall || from.device)
-    return queue(s, &r, &to, &from);
+  if (!is_read_at_once(&r, &from, order)) return queue(s, &r, &to, &from);
   error = sim_copy_submit(s, &r, &to, &from, true);
   if (!error && from.is_pinned) sim_scheduler_wait(s, s->submitted);
   return error;

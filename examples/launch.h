@@ -16,8 +16,9 @@
 // That all tensors lie on the stream's device.
 inline tm_status check_device(const char* who, std::initializer_list<const tm_tensor*> tensors,
                               const tm_stream* stream) {
-  if (!stream) {
-    return TM_RAISE(TM_ERR_INVALID, "%s: no stream to launch on", who);
+  if (!tm_stream_handle(stream)) {  // a launch would take that for the default stream
+    return TM_RAISE(TM_ERR_INVALID, "%s: no stream to launch on%s", who,
+                    stream ? ": it was disowned" : "");
   }
   const tm_device there = tm_stream_device(stream);
   for (const tm_tensor* tensor : tensors) {
@@ -55,6 +56,16 @@ inline tm_status check_written(const char* who, const tm_tensor* out) {
   char text[TM_LAYOUT_TEXT_SIZE];
   tm_layout_text(&out->layout, text, sizeof text);
   return TM_RAISE(TM_ERR_INVALID, "%s: elements of the output %s share memory", who, text);
+}
+
+// Whether one of them is in dry memory, which no kernel may touch.
+inline bool any_is_dry(std::initializer_list<const tm_tensor*> tensors) {
+  for (const tm_tensor* tensor : tensors) {
+    if (tm_is_dry(tensor)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // Whether kernels may use 32-bit offsets into all of them.

@@ -53,7 +53,7 @@ tm_status launch(const tm_tensor* x, const tm_tensor* weight, float epsilon, con
   rms_norm_arguments<T, Index> arguments;
   TM_TRY(rms_norm_prepare(x, weight, epsilon, out, &arguments));
   TM_TRY(check_device("rms_norm", {x, weight, out}, stream));
-  if (tm_is_dry(out) || tm_size(out) == 0) {
+  if (any_is_dry({x, weight, out}) || tm_size(out) == 0) {
     return TM_OK;
   }
   const on_device_of scope(stream);

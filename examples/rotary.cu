@@ -31,7 +31,7 @@ tm_status launch(const tm_tensor* x, const tm_tensor* positions, const rotary_op
   rotary_arguments<T, Index> arguments;
   TM_TRY(rotary_prepare(x, positions, options, out, &arguments));
   TM_TRY(check_device("rotary", {x, positions, out}, stream));
-  if (tm_is_dry(out) || tm_size(out) == 0) {
+  if (any_is_dry({x, positions, out}) || tm_size(out) == 0) {
     return TM_OK;
   }
   const on_device_of scope(stream);

@@ -75,6 +75,7 @@ static uint32_t place_of(tm_batch_copy* batch, const tm_tensor* tensor) {
   made->storage = tm_storage_retain(tensor->storage);
   made->device = tensor->device;
   made->on_stream = false;
+  made->is_written = false;
   return (uint32_t)count;
 }
 
@@ -260,39 +261,22 @@ tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch, const tm_buffer* sour
   return tm_batch_copy_add(batch, &from, &to);
 }
 
-static tm_status add_bytes(tm_batch_copy* batch, const void* source, size_t size,
+void* tm_batch_copy_add_n_(tm_batch_copy* batch, const void* source, int64_t count, size_t element,
                            void* destination) {
   tm_tensor from;
   tm_tensor to;
-  TM_TRY(tm_copy_bytes_((void*)(uintptr_t)source, size, &from));
-  TM_TRY(tm_copy_bytes_(destination, size, &to));
-  return tm_batch_copy_add(batch, &from, &to);
-}
-
-void* tm_batch_copy_add_n_(tm_batch_copy* batch, const void* source, int64_t count, size_t element,
-                           void* destination) {
-  size_t bytes;
   if (!batch) {
     (void)!TM_NULL_HANDLE("the batch of copies");
-    return NULL;
-  }
-  if (count < 0) {
-    (void)TM_RAISE(TM_ERR_INVALID, "batch copy: %lld elements: a negative count", (long long)count);
     return NULL;
   }
   if (count == 0) {
     return destination;
   }
-  if (!tm_checked_mul((size_t)count, element, &bytes) || bytes > PTRDIFF_MAX) {
-    (void)TM_RAISE(TM_ERR_OVERFLOW, "batch copy: %lld elements of %zu bytes", (long long)count,
-                   element);
+  if (tm_copy_pointers_(source, count, element, destination, &from, &to) != TM_OK ||
+      tm_batch_copy_add(batch, &from, &to) != TM_OK) {
     return NULL;
   }
-  if (!source || !destination) {
-    (void)TM_RAISE(TM_ERR_INVALID, "batch copy: %zu bytes from or to NULL", bytes);
-    return NULL;
-  }
-  return add_bytes(batch, source, bytes, destination) == TM_OK ? (char*)destination + bytes : NULL;
+  return (char*)destination + tm_byte_size(&from);
 }
 
 //===-- Groups ------------------------------------------------------------===//

@@ -9,8 +9,8 @@
 //
 // What is added waits until the batch is run. Then the device's part is one call of the driver
 // (cudaMemcpyBatchAsync) instead of one for each copy; where that call is not to be had (a runtime
-// before CUDA 13, the legacy stream, a stream that is being captured, copies between devices) they
-// are queued one by one.
+// before CUDA 13, the legacy stream, a stream that is being captured, copies between devices, more
+// than 64 KiB of pageable memory) they are queued one by one.
 //
 // Order. The result is that of the same copies done one after another in the order in which they
 // were added. CUDA does not order the pieces of one call, so a piece that reads or writes what an
@@ -25,8 +25,10 @@
 // side by side; nor are pointers, of which no storage is known.
 //
 // Memory. The batch holds a reference to what it copies from and to until it is run or cleared.
-// Uses of streams are recorded as tm_copy records them. Arrays grow with the largest batch and are
-// kept: running the same sizes again takes no memory.
+// Uses of streams are recorded as tm_copy records them, and also on pageable memory that is
+// written: its last release waits, on the host, until the stream has passed. In a stream that is
+// being captured nothing is copied before the graph runs, and pageable memory is read then. Arrays
+// grow with the largest batch and are kept: running the same sizes again takes no memory.
 //
 // Dry memory is neither read nor written; its copies are counted when the batch is run.
 //
@@ -134,8 +136,8 @@ TM_API void tm_batch_copy_leave_group_(tm_batch_copy** batch);
 // Errors: TM_ERR_INVALID (a group is open; a stream of another device, as tm_copy; what the host
 //         does depends on what the stream does), TM_ERR_UNAVAILABLE (no current stream),
 //         TM_ERR_NO_MEMORY, TM_ERR_DEVICE_LOST, TM_ERR_CUDA. On error the batch keeps all its
-//         copies, and nothing was copied; except where CUDA refuses one of several calls: then the
-//         stream was waited for and some of the copies may have been done.
+//         copies, and nothing was copied; except where CUDA refuses a call that queues some: then
+//         the host's own are done, the stream was waited for, and some of its may have been done.
 TM_API TM_NODISCARD tm_status tm_batch_copy_run(tm_batch_copy* batch);
 
 // Drops the copies that wait. A group stays open. NULL is a no-op.

@@ -29,7 +29,8 @@ typedef struct tm_batch_piece_ {
 typedef struct tm_batch_place_ {
   tm_storage* storage;  // retained; NULL where none is known
   tm_device device;
-  bool on_stream;  // while running: a piece of a stream's reads or writes it
+  bool on_stream;   // while running: a piece of a stream's reads or writes it
+  bool is_written;  // while running: such a piece writes it
 } tm_batch_place_;
 
 // Memory that running takes, kept from run to run.

@@ -66,6 +66,7 @@ static tm_tensor as_tensor(const tm_batch_place_* place) {
 static tm_status check_places(tm_batch_copy* batch, const lane* l) {
   for (size_t i = 0; i < batch->place_count; i++) {
     batch->places[i].on_stream = false;
+    batch->places[i].is_written = false;
   }
   const tm_batch_piece_* before = NULL;
   for (size_t i = 0; i < batch->piece_count; i++) {
@@ -82,15 +83,26 @@ static tm_status check_places(tm_batch_copy* batch, const lane* l) {
     TM_TRY(tm_stream_use_check_copy_(&from, &to, l->stream, &by_peer));
     batch->places[piece->source].on_stream = true;
     batch->places[piece->destination].on_stream = true;
+    batch->places[piece->destination].is_written = true;
   }
   return TM_OK;
+}
+
+// Pageable memory that is read has been read when the calls return. What is written may not have
+// been: that cudaMemcpyAsync waits for it is not said of copies in a batch.
+static tm_status record_use(const tm_batch_place_* place, tm_stream* stream) {
+  if (place->device.type == TM_CPU) {
+    return place->storage && place->is_written ? tm_storage_record_stream(place->storage, stream)
+                                               : TM_OK;
+  }
+  const tm_tensor used = as_tensor(place);
+  return tm_stream_use_record_(&used, stream);
 }
 
 static tm_status record_uses(const tm_batch_copy* batch, const lane* l) {
   for (size_t i = 0; i < batch->place_count; i++) {
     if (batch->places[i].on_stream) {
-      const tm_tensor used = as_tensor(&batch->places[i]);
-      TM_TRY(tm_stream_use_record_(&used, l->stream));
+      TM_TRY(record_use(&batch->places[i], l->stream));
     }
   }
   return TM_OK;
@@ -145,6 +157,17 @@ static bool is_by_peer(const tm_batch_copy* batch, const tm_batch_piece_* piece,
          (from->device.id != l->device || to->device.id != l->device);
 }
 
+// Bytes of pageable memory that a batch reads before its call returns, of one piece; more is read
+// later by driver 580.159, on an H200, whatever the call's attributes say. A copy by itself reads
+// all.
+enum { MOST_READ_AT_ONCE = 65536 };
+
+// Whether the piece takes a call of its own.
+static bool is_alone(const tm_batch_copy* batch, const tm_batch_piece_* piece, const lane* l) {
+  return is_by_peer(batch, piece, l) ||
+         (tm_batch_reads_at_once_(batch, piece) && piece->bytes > MOST_READ_AT_ONCE);
+}
+
 // Only the peer call reaches memory of another device's pools without access being granted.
 static tm_status queue_one(const tm_batch_copy* batch, const tm_batch_piece_* piece, lane* l) {
   const tm_batch_place_* from = &batch->places[piece->source];
@@ -169,7 +192,7 @@ static size_t gather(const tm_batch_copy* batch, uint32_t wave, const lane* l, b
   const tm_batch_scratch_* s = &batch->scratch;
   for (uint32_t i = s->first[wave - 1]; i > 0; i = s->next[i - 1]) {
     const tm_batch_piece_* piece = &batch->pieces[i - 1];
-    if (tm_batch_reads_at_once_(batch, piece) == at_once && !is_by_peer(batch, piece, l)) {
+    if (tm_batch_reads_at_once_(batch, piece) == at_once && !is_alone(batch, piece, l)) {
       s->to[count] = piece->to;
       s->from[count] = piece->from;
       s->sizes[count++] = piece->bytes;
@@ -183,7 +206,7 @@ static tm_status queue_each(const tm_batch_copy* batch, uint32_t wave, bool all,
   const tm_batch_scratch_* s = &batch->scratch;
   for (uint32_t i = s->first[wave - 1]; i > 0; i = s->next[i - 1]) {
     const tm_batch_piece_* piece = &batch->pieces[i - 1];
-    if (all || is_by_peer(batch, piece, l)) {
+    if (all || is_alone(batch, piece, l)) {
       TM_TRY(queue_one(batch, piece, l));
     }
   }

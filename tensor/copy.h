@@ -4,6 +4,8 @@
 // any stream; the caller has seen to it that no stream still uses the memory. Where a device is
 // involved it runs on the context's stream and the call may return before it has: pageable host
 // memory may be reused at once when it was the source, everything else once the stream has passed.
+// A copy that is captured into a graph is done whenever that runs, and reads its source then, also
+// in pageable memory: both sides are the caller's to keep.
 // A side that was made on another stream than the copy's records the copy's, so its free waits;
 // ordering the *contents* between streams is the caller's (tm_stream_wait_stream).
 //

@@ -2,6 +2,7 @@
 
 #include "alloc/cuda_runtime.h"
 #include "tensor/memory.h"
+#include "tm/base/checked.h"
 
 size_t tm_copy_reach_(const tm_tensor* tensor) {
   size_t bytes = 0;
@@ -36,7 +37,10 @@ static TM_COLD tm_status mismatch(const tm_tensor* source, const tm_tensor* dest
                   tm_dtype_name(tm_dtype_of(destination)), to_text);
 }
 
-static TM_COLD tm_status overlapping_elements(const tm_tensor* destination) {
+tm_status tm_copy_check_writable_(const tm_tensor* destination) {
+  if (tm_layout_is_injective(&destination->layout)) {
+    return TM_OK;
+  }
   char text[TM_LAYOUT_TEXT_SIZE];
   tm_layout_text(&destination->layout, text, sizeof text);
   return TM_RAISE(TM_ERR_INVALID, "write to %.250s: its elements may overlap each other", text);
@@ -57,9 +61,7 @@ tm_status tm_copy_check_pair_(const tm_tensor* source, const tm_tensor* destinat
   if (source->dtype != destination->dtype || !same_shape(&source->layout, &destination->layout)) {
     return mismatch(source, destination);
   }
-  if (!tm_layout_is_injective(&destination->layout)) {
-    return overlapping_elements(destination);
-  }
+  TM_TRY(tm_copy_check_writable_(destination));
   if (tm_copy_may_overlap_(source, destination)) {
     return TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes at %p to %zu bytes at %p: they overlap",
                     tm_copy_reach_(source), source->data, tm_copy_reach_(destination),
@@ -70,7 +72,7 @@ tm_status tm_copy_check_pair_(const tm_tensor* source, const tm_tensor* destinat
 
 //===-- Buffers and pointers ----------------------------------------------===//
 
-static void borrow_as_tensor(const tm_buffer* buffer, int64_t count, tm_tensor* out) {
+void tm_copy_borrow_(const tm_buffer* buffer, int64_t count, tm_tensor* out) {
   out->storage = buffer->storage;
   out->data = buffer->data;
   out->device = buffer->device;
@@ -98,7 +100,7 @@ tm_status tm_copy_front_(const tm_buffer* buffer, int64_t count, tm_tensor* out)
     return TM_RAISE(TM_ERR_INVALID, "copy of %lld elements of %s: they are no whole bytes",
                     (long long)count, tm_dtype_name(dtype));
   }
-  borrow_as_tensor(buffer, count, out);
+  tm_copy_borrow_(buffer, count, out);
   return TM_OK;
 }
 
@@ -118,12 +120,34 @@ static tm_status locate(const void* pointer, tm_device* out) {
   return TM_OK;
 }
 
-tm_status tm_copy_bytes_(void* data, size_t size, tm_tensor* out) {
-  tm_reset_(out);
+static tm_status borrow_bytes(void* data, size_t size, tm_tensor* out) {
   tm_buffer buffer = tm_buffer_null();
   buffer.data = data;
   buffer.dtype = TM_U8;
   TM_TRY(locate(data, &buffer.device));
-  borrow_as_tensor(&buffer, (int64_t)size, out);
+  tm_copy_borrow_(&buffer, (int64_t)size, out);
   return TM_OK;
+}
+
+tm_status tm_copy_pointers_(const void* source, int64_t count, size_t element, void* destination,
+                            tm_tensor* from, tm_tensor* to) {
+  size_t bytes;
+  tm_reset_(from);
+  tm_reset_(to);
+  if (count < 0) {
+    return TM_RAISE(TM_ERR_INVALID, "copy of %lld elements: a negative count", (long long)count);
+  }
+  if (!tm_checked_mul((size_t)count, element, &bytes) || bytes > PTRDIFF_MAX) {
+    return TM_RAISE(TM_ERR_OVERFLOW, "copy of %lld elements of %zu bytes", (long long)count,
+                    element);
+  }
+  if (!source || !destination) {
+    return TM_RAISE(TM_ERR_INVALID, "copy of %zu bytes from or to NULL", bytes);
+  }
+  TM_TRY(borrow_bytes((void*)(uintptr_t)source, bytes, from));
+  const tm_status status = borrow_bytes(destination, bytes, to);
+  if (status != TM_OK) {
+    tm_reset_(from);
+  }
+  return status;
 }

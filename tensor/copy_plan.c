@@ -28,12 +28,21 @@ static void sort_loops(const tm_layout* source, const tm_layout* destination, tm
   }
 }
 
+// Whether the loop steps where all iterations of a later one end. Steps of dry memory, which has
+// any size, may be too large for the product.
+static bool is_outside(const tm_copy_plan_* plan, int32_t loop, int32_t later) {
+  int64_t source;
+  int64_t destination;
+  return !__builtin_mul_overflow(plan->count[later], plan->source[later], &source) &&
+         !__builtin_mul_overflow(plan->count[later], plan->destination[later], &destination) &&
+         plan->source[loop] == source && plan->destination[loop] == destination;
+}
+
 static void merge_loops(tm_copy_plan_* plan) {
   int32_t last = -1;
   for (int32_t i = 0; i < plan->rank; i++) {
     const int64_t count = plan->count[i];
-    if (last >= 0 && plan->source[last] == count * plan->source[i] &&
-        plan->destination[last] == count * plan->destination[i]) {
+    if (last >= 0 && is_outside(plan, last, i)) {
       plan->count[last] *= count;
     } else {
       last++;

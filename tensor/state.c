@@ -20,6 +20,7 @@ tm_status tm_state_init_(const tm_shape* shape, tm_dtype dtype, tm_device device
 tm_status tm_state_init_with(tm_tensor* front, tm_tensor* back, tm_state* out) {
   reset(out);
   TM_TRY(tm_copy_check_pair_(front, back));
+  TM_TRY(tm_copy_check_writable_(front));  // it will be the back
   if (!tm_device_equal(front->device, back->device)) {
     char front_text[TM_TENSOR_TEXT_SIZE];
     char back_text[TM_TENSOR_TEXT_SIZE];

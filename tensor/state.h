@@ -43,8 +43,9 @@ static inline tm_status tm_state_init_from(tm_allocator* allocator, tm_shape sha
 
 // Two tensors of one shape, dtype and device, made elsewhere.
 // Ownership: takes both references over; `*front` and `*back` become null.
-// Errors: TM_ERR_INVALID (null; shapes, dtypes or devices differ; they may overlap). On error both
-//         of `*out` are null, and `*front` and `*back` stay the caller's.
+// Errors: TM_ERR_INVALID (null; shapes, dtypes or devices differ; they may overlap, or elements of
+//         either may). On error both of `*out` are null, and `*front` and `*back` stay the
+//         caller's.
 TM_API TM_NODISCARD tm_status tm_state_init_with(tm_tensor* front, tm_tensor* back, tm_state* out);
 
 // Exchanges the two. Copies no values: what streams still do with either goes on.

@@ -35,16 +35,24 @@ static tm_status check_numbers(const char* who, const char* name, const tm_buffe
 
 static int32_t* numbers_of(const tm_buffer* buffer) { return buffer->data; }
 
-// Refuses an output of numbers that shares memory with an input.
+// Refuses an output of numbers that shares memory with an input, or with values: those are copied
+// when the batch is run, and the numbers are written before.
 static tm_status check_apart(const char* who, const char* name, const tm_buffer* output,
-                             const tm_buffer* input) {
-  const uintptr_t a = (uintptr_t)output->data;
-  const uintptr_t b = (uintptr_t)input->data;
-  if (a < b + tm_buffer_byte_size(input) && b < a + tm_buffer_byte_size(output)) {
+                             const tm_tensor* other) {
+  tm_tensor numbers;
+  tm_copy_borrow_(output, output->size, &numbers);
+  if (tm_copy_may_overlap_(&numbers, other)) {
     return TM_RAISE(TM_ERR_INVALID, "%s: the destination's numbers at %p overlap %s at %p", who,
-                    output->data, name, input->data);
+                    output->data, name, other->data);
   }
   return TM_OK;
+}
+
+static tm_status check_numbers_apart(const char* who, const char* name, const tm_buffer* output,
+                                     const tm_buffer* input) {
+  tm_tensor numbers;
+  tm_copy_borrow_(input, input->size, &numbers);
+  return check_apart(who, name, output, &numbers);
 }
 
 // Every row, and every element of a padded row, begins at a whole byte.
@@ -359,9 +367,12 @@ tm_status tm_warp_packed(tm_batch_copy* batch, const tm_packed_rows* old, int64_
   TM_TRY(check_packed(who, "added", added, destination->values, 1));
   TM_TRY(check_perm(batch, perm, old_rows, INT32_MAX, who, &w));
   TM_TRY(check_output(&w, destination->offsets, w.rows + 1));
-  TM_TRY(check_apart(who, "perm", destination->offsets, perm));
-  TM_TRY(check_apart(who, "the old offsets", destination->offsets, old->offsets));
-  TM_TRY(check_apart(who, "the added offsets", destination->offsets, added->offsets));
+  TM_TRY(check_numbers_apart(who, "perm", destination->offsets, perm));
+  TM_TRY(check_numbers_apart(who, "the old offsets", destination->offsets, old->offsets));
+  TM_TRY(check_numbers_apart(who, "the added offsets", destination->offsets, added->offsets));
+  TM_TRY(check_apart(who, "the old values", destination->offsets, old->values));
+  TM_TRY(check_apart(who, "the added values", destination->offsets, added->values));
+  TM_TRY(check_apart(who, "its values", destination->offsets, destination->values));
   TM_TRY(walk_packed(&w, old, added, destination->values, false, NULL));
   const session s = begin(&w);
   TM_TRY(end(&w, &s, walk_packed(&w, old, added, destination->values, true, NULL)));
@@ -460,9 +471,14 @@ static tm_status check_append(tm_batch_copy* batch, int64_t old_rows, const tm_b
   TM_TRY(check_perm(batch, perm, old_rows, room, who, &a->w));
   TM_TRY(check_room(&a->w, to->layout.shape[0]));
   TM_TRY(check_output(&a->w, a->destination->sizes, a->w.rows));
-  TM_TRY(check_apart(who, "perm", a->destination->sizes, perm));
-  TM_TRY(check_apart(who, "the old sizes", a->destination->sizes, a->old->sizes));
-  TM_TRY(check_apart(who, "the added offsets", a->destination->sizes, a->added->offsets));
+  const tm_buffer* sizes = a->destination->sizes;
+  TM_TRY(check_numbers_apart(who, "perm", sizes, perm));
+  TM_TRY(check_numbers_apart(who, "the old sizes", sizes, a->old->sizes));
+  TM_TRY(check_numbers_apart(who, "the added offsets", sizes, a->added->offsets));
+  TM_TRY(check_apart(who, "the old values", sizes, a->old->values));
+  TM_TRY(check_apart(who, "the added values", sizes, a->added->values));
+  TM_TRY(check_apart(who, "last", sizes, a->last));
+  TM_TRY(check_apart(who, "its values", sizes, a->destination->values));
   return walk_lengths(a, NULL);
 }
 

@@ -17,7 +17,8 @@
 //
 // Errors of all: TM_ERR_INVALID (null; dtypes or the shapes of rows differ; the destination may
 //         overlap a source or itself; an index below 0; a buffer that is not TM_I32 on the host, or
-//         that is an output and overlaps another; rows that do not begin at a whole byte),
+//         that is an output and may overlap another or values; rows that do not begin at a whole
+//         byte),
 //         TM_ERR_OUT_OF_RANGE (an index, an offset or a row beyond what is there; the message names
 //         i and the value), TM_ERR_OVERFLOW (an offset beyond int32_t), TM_ERR_NO_MEMORY.
 #ifndef TM_TENSOR_WARP_H_

@@ -506,6 +506,30 @@ THREADS_TEST(batch, reads_pageable_memory_when_it_was_told_to) {
   cr_expect(eq(int, seen[199], 2));
 }
 
+// As drivers do. Nor do copies to pageable memory wait.
+THREADS_TEST(batch, reads_much_pageable_memory_later_whatever_it_was_told) {
+  enum { MOST = 65536, SIZE = 2 * MOST + 1 };
+  static unsigned char pageable[SIZE];
+  static unsigned char seen[SIZE];
+  cudaStream_t stream = new_stream(0);
+  char* p = new_device_memory(SIZE);
+  gate g = CLOSED_GATE;
+  memset(pageable, 1, SIZE);
+  close_gate(&g, stream);
+  batch b = {.to = {p, p + MOST},
+             .from = {pageable, pageable + MOST},
+             .sizes = {MOST, MOST + 1},
+             .attributes = {{.srcAccessOrder = cudaMemcpySrcAccessOrderDuringApiCall}},
+             .firsts = {0}};
+  OK(run_batch(&b, 2, 1, stream));
+  memset(pageable, 2, SIZE);
+  open_gate(&g);
+  OK(cudaStreamSynchronize(stream));
+  OK(cudaMemcpy(seen, p, SIZE, cudaMemcpyDeviceToHost));
+  cr_expect(eq(int, seen[MOST - 1], 1));
+  cr_expect(eq(int, seen[MOST], 2));
+}
+
 SIM_TEST(batch, is_not_for_the_legacy_stream) {
   batch b = make_batch(new_device_memory(300), new_pinned_memory(300));
   REFUSED(run_batch(&b, 3, 2, 0), cudaErrorInvalidValue);

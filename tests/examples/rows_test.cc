@@ -216,6 +216,21 @@ static void launches_are_refused_away_from_their_device() {
   const tmcore::tensor there({4}, TM_F32, pool);
   TM_CHECK_OK(check_device("kernel", {there.get()}, stream.get()));
   TM_CHECK(fit_int32({there.get(), host.get()}));
+  const tmcore::stream foreign = tmcore::stream::adopt(tm_stream_handle(stream.get()), 0);
+  TM_CHECK_OK(check_device("kernel", {there.get()}, foreign.get()));
+  foreign.disown();
+  TM_CHECK_EQ(check_device("kernel", {there.get()}, foreign.get()), TM_ERR_INVALID);
+  TM_CHECK_STREQ(tm_last_error()->message, "kernel: no stream to launch on: it was disowned");
+}
+
+static void dry_memory_on_any_side_is_seen() {
+  const tmcore::tensor x({4}, TM_F32, TM_CPU);
+  const tmcore::tensor y({4}, TM_F32, TM_CPU);
+  TM_CHECK(!any_is_dry({x.get(), y.get()}));
+  y.get()->storage->flags |= TM_STORAGE_DRY_;
+  TM_CHECK(any_is_dry({x.get(), y.get()}));
+  TM_CHECK(any_is_dry({y.get(), x.get()}));
+  y.get()->storage->flags &= ~static_cast<uint32_t>(TM_STORAGE_DRY_);
 }
 
 int main() try {
@@ -231,6 +246,7 @@ int main() try {
   rotary_is_right<brain_float>();
   rotary_refuses_what_does_not_fit();
   launches_are_refused_away_from_their_device();
+  dry_memory_on_any_side_is_seen();
   return 0;
 } catch (const tmcore::error& e) {
   std::printf("%s\n", e.what());

@@ -5,9 +5,11 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/support/expect_fatal.h"
 #include "tests/support/failing.h"
@@ -632,6 +634,20 @@ Test(batch_copy, of_a_runtime_that_has_no_batches) {
   cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
 }
 
+// What the batch does, as a graph.
+static cudaGraphExec_t run_into_a_graph(void) {
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  cudaStream_t handle = tm_stream_handle(stream);
+  ASSERT_OK(tm_stream_sync(stream));
+  cr_assert(eq(int, cudaStreamBeginCapture(handle, cudaStreamCaptureModeGlobal), cudaSuccess));
+  EXPECT_OK(tm_batch_copy_run(batch));
+  cr_assert(eq(int, cudaStreamEndCapture(handle, &graph), cudaSuccess));
+  cr_assert(eq(int, cudaGraphInstantiate(&exec, graph, 0), cudaSuccess));
+  cr_expect(eq(int, cudaGraphDestroy(graph), cudaSuccess));
+  return exec;
+}
+
 Test(batch_copy, into_a_graph) {
   WITH_ALL() {
     tm_auto_tensor x = count_up(64, TM_CPU_PINNED);
@@ -639,24 +655,84 @@ Test(batch_copy, into_a_graph) {
     EXPECT_OK(tm_clear(&y));
     EXPECT_OK(add_slice(&x, 0, &y, 32, 32));
     EXPECT_OK(add_slice(&x, 32, &y, 0, 32));
-    ASSERT_OK(tm_stream_sync(stream));
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    cudaStream_t handle = tm_stream_handle(stream);
-    cr_assert(eq(int, cudaStreamBeginCapture(handle, cudaStreamCaptureModeGlobal), cudaSuccess));
-    EXPECT_OK(tm_batch_copy_run(batch));
-    cr_assert(eq(int, cudaStreamEndCapture(handle, &graph), cudaSuccess));
+    cudaGraphExec_t exec = run_into_a_graph();
     cr_expect(eq(u64, calls_made(), 2));
     uint8_t seen[64];
     fetch(&y, seen);
     cr_expect(eq(int, seen[40], 0), "nothing is copied before the graph is launched");
-    cr_assert(eq(int, cudaGraphInstantiate(&exec, graph, 0), cudaSuccess));
-    cr_assert(eq(int, cudaGraphLaunch(exec, handle), cudaSuccess));
+    cr_assert(eq(int, cudaGraphLaunch(exec, tm_stream_handle(stream)), cudaSuccess));
     fetch(&y, seen);
     cr_expect(eq(int, seen[40], 8));
     cr_expect(eq(int, seen[8], 40));
     cr_expect(eq(int, cudaGraphExecDestroy(exec), cudaSuccess));
-    cr_expect(eq(int, cudaGraphDestroy(graph), cudaSuccess));
+  }
+}
+
+// Memory that has no stream and is the host's, and what it held when it was freed.
+typedef struct witness {
+  uint8_t bytes[64];
+  uint8_t last;  // of the bytes, when they were given back
+  gate held;
+} witness;
+
+static void bear_witness(void* data, size_t size, void* user) {
+  witness* self = user;
+  self->last = ((const uint8_t*)data)[size - 1];
+}
+
+static void* open_later(void* user) {
+  witness* self = user;
+  const struct timespec while_the_batch_is_queued = {0, 20000000};
+  (void)nanosleep(&while_the_batch_is_queued, NULL);
+  gate_open(&self->held);
+  return NULL;
+}
+
+// What drivers read of a batch's pageable memory before the call returns is no more than 64 KiB a
+// piece.
+Test(batch_copy, much_pageable_memory_may_be_changed_when_it_returns) {
+  enum { MOST = 65536 };
+  static witness w;
+  static uint8_t seen[3 * MOST];
+  static const int64_t sizes[] = {MOST, MOST + 1, 64, 1000};
+  WITH_ALL() {
+    tm_auto_tensor x = make(3 * MOST, TM_CPU);
+    tm_auto_tensor y = make(3 * MOST, TM_DEVICE);
+    memset(x.data, 1, 3 * MOST);
+    EXPECT_OK(tm_clear(&y));
+    int64_t end = 0;
+    for (int i = 0; i < 4; i++) {
+      EXPECT_OK(add_slice(&x, end, &y, end, sizes[i]));
+      end += sizes[i];
+    }
+    pthread_t opener;
+    gate_close(&w.held, stream);
+    cr_assert(eq(int, pthread_create(&opener, NULL, open_later, &w), 0));
+    EXPECT_OK(tm_batch_copy_run(batch));
+    memset(x.data, 2, 3 * MOST);
+    cr_assert(eq(int, pthread_join(opener, NULL), 0));
+    fetch(&y, seen);
+    for (int64_t i = 0; i < 3 * MOST; i++) {
+      cr_assert(seen[i] == (i < end), "byte %d is %d", (int)i, seen[i]);
+    }
+    cr_expect(eq(u64, calls_made(), 2), "one for all that are small");
+  }
+}
+
+Test(batch_copy, in_a_graph_reads_pageable_memory_when_that_runs) {
+  WITH_ALL() {
+    tm_auto_tensor x = count_up(64, TM_CPU);
+    tm_auto_tensor y = make(64, TM_DEVICE);
+    EXPECT_OK(add_slice(&x, 0, &y, 0, 32));
+    EXPECT_OK(add_slice(&x, 32, &y, 32, 32));
+    cudaGraphExec_t exec = run_into_a_graph();
+    TM_DATA(uint8_t, &x)[63] = 200;
+    cr_assert(eq(int, cudaGraphLaunch(exec, tm_stream_handle(stream)), cudaSuccess));
+    uint8_t seen[64];
+    fetch(&y, seen);
+    cr_expect(eq(int, seen[63], 200));
+    cr_expect(eq(int, seen[62], 62));
+    cr_expect(eq(int, cudaGraphExecDestroy(exec), cudaSuccess));
   }
 }
 
@@ -739,6 +815,29 @@ Test(batch_copy, a_use_that_cannot_be_recorded_leaves_everything_as_it_was) {
       cr_expect(eq(int, TM_DATA(uint8_t, &y)[99], 0x11));
       cr_expect(eq(int, TM_DATA(uint8_t, &to)[9], 9));
     }
+  }
+}
+
+// One call of a batch need not wait for copies to pageable memory, as cudaMemcpyAsync does.
+Test(batch_copy, pageable_memory_is_not_freed_while_it_is_written) {
+  static witness w;
+  WITH_ALL() {
+    tm_auto_tensor numbers = count_up(64, TM_CPU);
+    tm_auto_tensor x = make(64, TM_DEVICE);
+    EXPECT_OK(tm_copy(&numbers, &x));
+    ASSERT_OK(tm_stream_sync(stream));
+    tm_tensor y =
+        tm_adopt(w.bytes, 64, TM_SHAPE(64), TM_U8, tm_device_make(TM_CPU, 0), bear_witness, &w);
+    EXPECT_OK(add_slice(&x, 0, &y, 0, 32));
+    EXPECT_OK(add_slice(&x, 32, &y, 32, 32));
+    pthread_t opener;
+    gate_close(&w.held, stream);
+    cr_assert(eq(int, pthread_create(&opener, NULL, open_later, &w), 0));
+    EXPECT_OK(tm_batch_copy_run(batch));
+    tm_release(&y);
+    cr_expect(eq(int, w.last, 63), "the memory is given back while it is being written");
+    cr_assert(eq(int, pthread_join(opener, NULL), 0));
+    ASSERT_OK(tm_stream_sync(stream));
   }
 }
 

@@ -260,6 +260,31 @@ Test(copy, refuses_a_destination_whose_elements_overlap) {
   EXPECT_OK(tm_copy(&sliding, &y));  // as a source it is fine
 }
 
+static void forget(void* data, size_t size, void* user) {
+  (void)data;
+  (void)size;
+  (void)user;
+}
+
+// Only dry memory is so large.
+Test(copy, of_strides_near_two_to_the_63_is_counted) {
+  const size_t bytes = ((size_t)1 << 62) + 2;
+  tm_auto_tensor huge =
+      tm_adopt((void*)64, bytes, TM_SHAPE((int64_t)bytes), TM_U8, cpu, forget, NULL);
+  cr_assert(tm_ok(&huge), "%s", tm_last_error()->message);
+  huge.storage->flags |= TM_STORAGE_DRY_;
+  tm_auto_buffer all = tm_buffer_of(&huge);
+  tm_layout layout;
+  cr_assert(eq(int, tm_layout_parse("(2,2):(1,4611686018427387904)", &layout), TM_OK));
+  tm_auto_tensor corners = tm_from_buffer(&all, &layout);
+  cr_assert(tm_ok(&corners), "%s", tm_last_error()->message);
+  tm_auto_tensor y = make(TM_SHAPE(2, 2), TM_U8);
+  const tm_dry_counts before = tm_dry_counted();
+  EXPECT_OK(tm_copy(&corners, &y));
+  EXPECT_OK(tm_fill_bytes(&corners, 1));
+  cr_expect(eq(u64, tm_dry_counted().bytes, before.bytes + 8));
+}
+
 Test(copy, of_sub_byte_elements_moves_whole_bytes_only) {
   tm_auto_tensor x = make(TM_SHAPE(4, 6), TM_U4);
   tm_auto_tensor y = make(TM_SHAPE(4, 4), TM_U4);

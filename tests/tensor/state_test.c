@@ -74,6 +74,11 @@ Test(state, of_tensors_that_are_no_pair_is_refused) {
   tm_auto_tensor other_type = tm_empty(TM_SHAPE(4, 8), TM_I32, TM_CPU);
   tm_auto_tensor same = tm_share(&a);
   tm_auto_tensor none = tm_null();
+  tm_layout one_row;
+  cr_assert(eq(int, tm_layout_parse("(4,8):(0,1)", &one_row), TM_OK));
+  tm_auto_tensor row = tm_empty(TM_SHAPE(8), TM_F32, TM_CPU);
+  tm_auto_buffer row_memory = tm_buffer_of(&row);
+  tm_auto_tensor shared = tm_from_buffer(&row_memory, &one_row);
   float pinned[32];
   tm_auto_tensor elsewhere =
       tm_from_borrowed(pinned, TM_SHAPE(4, 8), TM_F32, tm_device_make(TM_CPU_PINNED, 0));
@@ -82,6 +87,8 @@ Test(state, of_tensors_that_are_no_pair_is_refused) {
   expect_refused(&a, &other_shape);
   expect_refused(&a, &other_type);
   expect_refused(&a, &same);
+  expect_refused(&a, &shared);
+  expect_refused(&shared, &a);
   expect_refused(&a, &elsewhere);
 }
 

@@ -306,6 +306,58 @@ Test(warp, refuses_numbers_that_overlap_and_too_few) {
                  "destination");
 }
 
+// A buffer of the first numbers that lie in the memory of a tensor of i32.
+static tm_buffer inside(const tm_tensor* values, int64_t count) {
+  tm_auto_buffer all = tm_buffer_of(values);
+  return tm_buffer_slice(&all, 0, count);
+}
+
+// They would be overwritten before they are copied.
+Test(warp, refuses_numbers_that_overlap_values) {
+  tm_tensor values[3];
+  for (int i = 0; i < 3; i++) {
+    values[i] = tm_empty(TM_SHAPE(6), TM_I32, TM_CPU);
+    EXPECT_OK(tm_clear(&values[i]));
+  }
+  tm_auto_buffer old_offsets = NUMBERS(0, 1, 3, 6);
+  tm_auto_buffer added_offsets = NUMBERS(0, 1, 2, 3);
+  tm_auto_buffer perm = NUMBERS(1, 3, 0);
+  const tm_packed_rows from = {&values[0], &old_offsets};
+  const tm_packed_rows joining = {&values[1], &added_offsets};
+  static const char* const names[] = {"overlap the old values", "overlap the added values",
+                                      "overlap its values"};
+  for (int i = 0; i < 3; i++) {
+    tm_auto_buffer offsets = inside(&values[i], 4);
+    const tm_packed_rows packed = {&values[2], &offsets};
+    EXPECT_REFUSED(tm_warp_packed(batch, &from, 3, &perm, &joining, &packed), TM_ERR_INVALID,
+                   names[i]);
+  }
+  for (int i = 0; i < 3; i++) tm_release(&values[i]);
+}
+
+Test(append, refuses_sizes_that_overlap_values, .init = setup, .fini = finish) {
+  tm_tensor values[4];
+  for (int i = 0; i < 4; i++) {
+    values[i] =
+        i % 2 ? tm_empty(TM_SHAPE(2), TM_I32, TM_CPU) : tm_empty(TM_SHAPE(2, 4), TM_I32, TM_CPU);
+    EXPECT_OK(tm_clear(&values[i]));
+  }
+  tm_auto_buffer old_sizes = NUMBERS(1, 2);
+  tm_auto_buffer added_offsets = NUMBERS(0, 1, 2);
+  tm_auto_buffer perm = NUMBERS(1, 2);
+  const tm_padded_rows from = {&values[0], &old_sizes};
+  const tm_packed_rows joining = {&values[3], &added_offsets};
+  static const char* const names[] = {"overlap the old values", "overlap last",
+                                      "overlap its values", "overlap the added values"};
+  for (int i = 0; i < 4; i++) {
+    tm_auto_buffer sizes = inside(&values[i], 2);
+    const tm_padded_rows grown = {&values[2], &sizes};
+    EXPECT_REFUSED(tm_append(batch, &from, &values[1], 2, &perm, &joining, &grown), TM_ERR_INVALID,
+                   names[i]);
+  }
+  for (int i = 0; i < 4; i++) tm_release(&values[i]);
+}
+
 // The old row 1 has `size` elements; `room` is what the destination's rows have.
 static tm_status append_with(int32_t size, int64_t room, int32_t joining_size) {
   tm_auto_tensor old = count_from(0, TM_SHAPE(2, 4));
