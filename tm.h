@@ -13,6 +13,7 @@
 #include "tm/alloc/device.h"
 #include "tm/alloc/event.h"
 #include "tm/alloc/host.h"
+#include "tm/alloc/oom_report.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
 #include "tm/alloc/storage.h"

@@ -29,6 +29,7 @@ void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtab
   allocator->alignment = device.type == TM_DEVICE ? TM_DEVICE_ALIGNMENT : TM_HOST_ALIGNMENT;
   allocator->ignores_stream = false;
   allocator->puts_off_frees = false;
+  allocator->upstream = NULL;
 }
 
 void tm_allocator_deinit_(tm_allocator* allocator) {
@@ -190,12 +191,14 @@ bool tm_allocator_trim_to_retry_(tm_allocator* allocator) {
 
 tm_status tm_allocator_alloc(tm_allocator* allocator, size_t size, tm_stream* stream, void** out) {
   tm_retry_parked_();
-  const tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
-  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator ||
-      !tm_allocator_trim_to_retry_(allocator)) {
+  tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
+  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator) {
     return status;
   }
-  return tm_allocator_alloc_nested_(allocator, size, stream, out);
+  if (tm_allocator_trim_to_retry_(allocator)) {
+    status = tm_allocator_alloc_nested_(allocator, size, stream, out);
+  }
+  return status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, size, stream) : status;
 }
 
 tm_status tm_stream_follow_(tm_stream* stream, tm_stream* own) {
@@ -335,4 +338,8 @@ size_t tm_allocator_alignment(const tm_allocator* allocator) {
 
 const char* tm_allocator_name(const tm_allocator* allocator) {
   return allocator ? allocator->vtable->name : "(null)";
+}
+
+tm_allocator* tm_allocator_upstream(const tm_allocator* allocator) {
+  return allocator ? allocator->upstream : NULL;
 }

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "tm/alloc/device.h"
+#include "tm/alloc/oom_report.h"
 #include "tm/alloc/stream.h"
 #include "tm/base/attributes.h"
 #include "tm/base/status.h"
@@ -35,6 +36,9 @@ typedef struct tm_allocator_stats {
   uint64_t peak_reserved_bytes;  // the largest reserved_bytes so far
   uint64_t alloc_calls;          // allocations asked for, failures included
   uint64_t upstream_calls;       // allocations and frees asked of the upstream
+  uint64_t largest_free_bytes;   // held and in no use, in one piece: what it can hand out by itself
+  uint64_t limit_bytes;          // that it may hold or hand out at most; 0: no limit of its own
+  bool knows_largest_free;       // whether largest_free_bytes is known; else it is 0
 } tm_allocator_stats;
 
 //===-- Lifetime ----------------------------------------------------------===//
@@ -54,7 +58,8 @@ TM_API void tm_allocator_release(tm_allocator* allocator);
 // Allocates `size` bytes and stores the block in `*out`. A `size` of 0 succeeds and stores NULL.
 // `stream` is the one the block is first and last used on; NULL: the allocator's own. Where it is
 // not the allocator's own, it is made to wait (on the device) until the block is ready.
-// An allocator that is out of memory trims itself and tries once more before it fails.
+// An allocator that is out of memory trims itself and tries once more before it fails; then
+// tm_last_oom_report() says what there is.
 // Ownership: the caller owns the block, gives it back with tm_allocator_free, and keeps the
 //            allocator alive until then.
 // Errors: TM_ERR_INVALID (NULL, a size over PTRDIFF_MAX), TM_ERR_OVERFLOW (rounding up to the
@@ -92,6 +97,10 @@ TM_API tm_stream* tm_allocator_stream(const tm_allocator* allocator);  // borrow
 TM_API size_t tm_allocator_alignment(const tm_allocator* allocator);   // bytes, a power of two
 TM_API const char* tm_allocator_name(const tm_allocator* allocator);   // e.g. "stack"
 
+// The allocator that `allocator` asks for memory: that below a stack or an adaptor. Borrowed; NULL
+// where there is none, and for NULL.
+TM_API tm_allocator* tm_allocator_upstream(const tm_allocator* allocator);
+
 //===-- Scoped references (tm_auto_allocator) ------------------------------===//
 
 static inline void tm_allocator_release_at_(tm_allocator** allocator) {
@@ -119,6 +128,10 @@ typedef struct tm_allocator_vtable {
   // not rounded, and at most PTRDIFF_MAX. alloc_storage fills the whole storage.
   tm_status (*alloc_storage)(tm_allocator* self, size_t size, tm_storage** out);
   void (*free_storage)(tm_allocator* self, tm_storage* storage);
+  // Optional, for what tracks its blocks: writes those who hold most, at most `capacity`, in
+  // falling order, and returns how many. Called after a failure for want of memory: allocates
+  // nothing.
+  uint32_t (*top_holders)(tm_allocator* self, tm_oom_holder* out, uint32_t capacity);
 } tm_allocator_vtable;
 
 // The slots of a context that a pushed allocator fills: that of its device type in the lower half,
@@ -138,9 +151,10 @@ struct tm_allocator {
   tm_slots_ slots;
   int32_t references;  // read and written with __atomic; TM_IMMORTAL_: not counted
   tm_device device;
-  tm_stream* stream;    // retained; NULL where the memory is not stream-ordered
-  size_t alignment;     // bytes, a power of two
-  bool ignores_stream;  // a free is safe whatever streams did: storages need not note theirs
+  tm_stream* stream;       // retained; NULL where the memory is not stream-ordered
+  tm_allocator* upstream;  // what it asks for memory and keeps alive; NULL where there is none
+  size_t alignment;        // bytes, a power of two
+  bool ignores_stream;     // a free is safe whatever streams did: storages need not note theirs
   bool puts_off_frees;  // tm_allocator_free keeps blocks back while their stream is being captured
 };
 
@@ -165,8 +179,9 @@ TM_API void tm_allocator_deinit_(tm_allocator* allocator);
 TM_API TM_NODISCARD tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size,
                                                          tm_stream* stream, void** out);
 
-// After a failure for want of memory: trims the allocator, so that the caller can try once more.
-// The error record stays. False where the allocator cannot be trimmed.
+// After a failure for want of memory: trims the allocator, so that the caller can try once more,
+// and then reports by tm_raise_oom_. The error record stays. False where the allocator cannot be
+// trimmed.
 TM_API bool tm_allocator_trim_to_retry_(tm_allocator* allocator);
 
 // Makes `stream` wait for an allocator's `own` one, unless one of the two is being captured.

@@ -656,6 +656,15 @@ static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
   return bytes;
 }
 
+// What a request can get without an upstream call.
+static size_t largest_free(const stack* s) {
+  size_t largest = s->current->capacity - s->current->used;
+  for (const stack_region* spare = s->pins ? NULL : s->spares; spare; spare = spare->below) {
+    largest = larger(largest, spare->capacity);
+  }
+  return largest;
+}
+
 static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   stack* s = (stack*)self;
   bool was_unowned = false;
@@ -667,6 +676,9 @@ static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   out->peak_reserved_bytes = s->peak_reserved;
   out->alloc_calls = s->alloc_calls;
   out->upstream_calls = s->upstream_calls;
+  out->largest_free_bytes = largest_free(s);
+  out->knows_largest_free = true;
+  out->limit_bytes = s->maximum == SIZE_MAX ? 0 : s->maximum;
   leave(s, was_unowned);
   return TM_OK;
 }
@@ -707,6 +719,7 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
   tm_allocator_init_(&s->base, &stack_vtable, upstream->device, stream ? stream : upstream->stream);
   s->base.ignores_stream = s->base.stream == NULL;
   s->upstream = tm_allocator_retain(upstream);
+  s->base.upstream = upstream;
   const size_t granule = larger(s->base.alignment, upstream->alignment);
   s->maximum = SIZE_MAX;
   if (options && options->maximum_bytes) {
@@ -717,6 +730,13 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
   s->current = &s->none;
   (void)pthread_once(&process_once, prepare_process);
   s->fenced = !membarrier_works;
+}
+
+// The first region was not to be had.
+static void report_creation(stack* s, tm_status status, size_t bytes) {
+  if (status == TM_ERR_NO_MEMORY) {
+    (void)tm_raise_oom_(&s->base, bytes, NULL);
+  }
 }
 
 tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* stream,
@@ -731,7 +751,9 @@ tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* strea
   init_stack(s, upstream, stream, options);
   if (options && options->initial_bytes) {
     stack_region* region;
-    if (obtain_region(s, options->initial_bytes, &region) != TM_OK) {
+    const tm_status status = obtain_region(s, options->initial_bytes, &region);
+    if (status != TM_OK) {
+      report_creation(s, status, options->initial_bytes);
       finish(s);
       return NULL;
     }
@@ -774,7 +796,11 @@ tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_reserve", &was_unowned));
   stack* s = (stack*)allocator;
-  const tm_status status = reserve_owned(s, bytes);
+  tm_status status = reserve_owned(s, bytes);
+  if (status == TM_ERR_NO_MEMORY && tm_allocator_trim_to_retry_(allocator)) {
+    status = reserve_owned(s, bytes);
+  }
+  status = status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, bytes, NULL) : status;
   leave(s, was_unowned);
   return status;
 }
