@@ -785,8 +785,10 @@ static tm_status reserve_owned(stack* s, size_t bytes) {
       !tm_checked_add(extent(s), rounded, &end) || end > PTRDIFF_MAX) {
     return TM_RAISE(TM_ERR_INVALID, "stack: a reservation of %zu bytes asked", bytes);
   }
-  s->unobtainable = SIZE_MAX;  // worth asking again
-  TM_TRY(make_room(s, rounded));
+  if (rounded > s->current->capacity - s->current->used) {
+    s->unobtainable = SIZE_MAX;  // worth asking again
+    TM_TRY(make_room(s, rounded));
+  }
   s->reservation = rounded;
   s->reserved_end = rounded ? extent(s) + rounded : 0;
   return TM_OK;

@@ -108,6 +108,7 @@ static void watch_peak(const run_parts* p, uint64_t base, replay_run* out) {
 
 static void gather(const run_parts* p, uint64_t calls_of_warmup, replay_run* out) {
   out->counts = engine_get_counts(p->engine);
+  out->admits = engine_admits(p->engine);
   out->peak_live_bytes = peak_live(p);
   out->upstream_calls = upstream_calls(p);
   out->upstream_calls_after_warmup = out->upstream_calls - calls_of_warmup;

@@ -54,6 +54,12 @@ static void cell_finished(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
 static void cell_preempted(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   count_format(preempted(r), text);
 }
+static void cell_preempted_for_kv(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.requests.preempted_for_kv, text);
+}
+static void cell_preempted_for_memory(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.requests.preempted_for_memory, text);
+}
 static void cell_refused(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   count_format(refused(r), text);
 }
@@ -90,6 +96,17 @@ static void cell_fragmentation(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
 static void cell_oom(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   count_format(r->counts.oom_events, text);
 }
+// Without admission there is nothing to fail after it, or to be refused.
+static void admission_format(const replay_run* r, uint64_t count, char text[SIZE_TEXT_SIZE]) {
+  (void)snprintf(text, SIZE_TEXT_SIZE, "-");
+  if (r->admits) count_format(count, text);
+}
+static void cell_failed_after_admission(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  admission_format(r, r->counts.failed_after_admission, text);
+}
+static void cell_reservations_refused(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  admission_format(r, r->counts.reservations_refused, text);
+}
 static void cell_ns(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   ns_format(per_tensor(r, r->counts.forward_ns), text);
 }
@@ -115,6 +132,8 @@ static const struct {
 } rows[] = {
     {"requests finished", cell_finished},
     {"  pre-empted", cell_preempted},
+    {"    for KV blocks", cell_preempted_for_kv},
+    {"    for activations", cell_preempted_for_memory},
     {"  refused", cell_refused},
     {"    longer than the model takes", cell_refused_positions},
     {"    longer than the KV cache", cell_refused_kv_cache},
@@ -127,6 +146,8 @@ static const struct {
     {"peak reserved", cell_peak_reserved},
     {"fragmentation", cell_fragmentation},
     {"out of memory", cell_oom},
+    {"  steps failed after admission", cell_failed_after_admission},
+    {"  steps refused admission", cell_reservations_refused},
     {"host ns per tensor", cell_ns},
     {"  the library's", cell_ns_library},
     {"  the simulated runtime's", cell_ns_runtime},
@@ -195,10 +216,22 @@ static json_t* json_of_refusals(const replay_run* r) {
   return object;
 }
 
+static json_t* json_of_preemptions(const replay_run* r) {
+  json_t* object = json_object();
+  put_count(object, "kv_cache", r->counts.requests.preempted_for_kv);
+  put_count(object, "memory", r->counts.requests.preempted_for_memory);
+  return object;
+}
+
+static json_t* json_of_admission(const replay_run* r, uint64_t count) {
+  return r->admits ? json_integer((json_int_t)count) : json_null();
+}
+
 static void put_requests(json_t* object, const replay_run* r) {
   put_count(object, "requests", r->requests);
   put_count(object, "finished", r->counts.requests.finished);
   put_count(object, "preempted", preempted(r));
+  put(object, "preempted_for", json_of_preemptions(r));
   put_count(object, "refused", refused(r));
   put(object, "refused_for", json_of_refusals(r));
   put_count(object, "steps", r->counts.steps);
@@ -212,6 +245,9 @@ static void put_memory(json_t* object, const replay_run* r) {
   put_count(object, "peak_reserved_bytes", r->peak_reserved_bytes);
   put(object, "fragmentation", json_real(fragmentation(r)));
   put_count(object, "oom_events", r->counts.oom_events);
+  put(object, "steps_failed_after_admission",
+      json_of_admission(r, r->counts.failed_after_admission));
+  put(object, "steps_refused_admission", json_of_admission(r, r->counts.reservations_refused));
 }
 
 static json_t* json_of_share(const replay_run* r, uint64_t ns) {

@@ -31,6 +31,7 @@ typedef struct replay_run {
   uint64_t live_at_peak_bytes;           // live activations when that much was reserved
   double seconds;                        // serving, from the first step to the last
   bool has_runtime_share;                // counts.runtime_ns is known
+  bool admits;                           // steps are admitted before they are queued
   verdict verified;
   uint64_t findings;
   uint64_t checked;                // tensors whose stamps were read back, the warm-up's included

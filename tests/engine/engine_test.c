@@ -9,6 +9,7 @@
 #include <string.h>
 #include <tm/tm.h>
 
+#include "engine/counting.h"
 #include "engine/decoder.h"
 #include "tests/engine/fixture.h"
 #include "tests/support/failing.h"
@@ -189,6 +190,68 @@ Test(engine, refuses_everything_when_there_is_no_memory_at_all, .init = small_de
   fixture_deinit(&f);
   cr_expect(eq(i64, machine_live_allocations(0), 0));
 }
+
+//===-- Admission -----------------------------------------------------------===//
+
+// Serves with an arena that may hold `budget_bytes`, below what the largest step needs.
+static engine_counts serve_within(uint64_t budget_bytes) {
+  const model_config config = tiny_model(3);
+  const request_trace trace = make_trace();
+  memory_budget budget = {.limit_bytes = budget_bytes};
+  engine_fixture f;
+  cr_assert(eq(int, fixture_init(&f, &config, 0.5), TM_OK));
+  f.upstream = counting_allocator_create(tm_cuda_allocator(0), &budget);
+  f.activations = tm_stack_allocator_create(f.upstream, f.stream, NULL);
+  cr_assert(eq(int, engine_start(f.engine, f.activations, &trace), TM_OK));
+  cr_expect(engine_admits(f.engine));
+  cr_expect(eq(int, fixture_serve(&f), TM_OK), "%s", tm_last_error()->message);
+  const engine_counts counts = engine_get_counts(f.engine);
+  fixture_deinit(&f);
+  cr_expect(eq(u64, budget.used_bytes, 0));
+  cr_expect(eq(i64, machine_live_allocations(0), 0));
+  return counts;
+}
+
+Test(engine, a_step_is_admitted_or_planned_smaller_and_none_fails_later, .init = small_device) {
+  const model_config config = tiny_model(3);
+  for (int64_t tokens = 1; tokens <= TINY_TOKENS; tokens *= 4) {
+    const size_t bytes =
+        decoder_activation_bytes(&config, tokens, tokens < 8 ? tokens : 8, TM_DEVICE_ALIGNMENT);
+    const engine_counts counts = serve_within(bytes);
+    cr_expect(eq(u64, counts.requests.finished, REQUESTS - 2), "%lld tokens", (long long)tokens);
+    cr_expect(eq(u64, counts.oom_events, 0));
+    cr_expect(eq(u64, counts.failed_after_admission, 0));
+    cr_expect(eq(int, counts.reservations_refused > 0, tokens < TINY_TOKENS));
+    cr_expect(eq(int, counts.requests.shortened > 0, tokens < TINY_TOKENS));
+    cr_expect(eq(u64, counts.tensors, counts.steps * (uint64_t)decoder_tensors_per_step(&config)),
+              "no step was begun that was not done");
+  }
+}
+
+Test(engine, what_no_step_has_memory_for_is_refused_before_any_begins, .init = small_device) {
+  const model_config config = tiny_model(3);
+  const engine_counts counts =
+      serve_within(decoder_activation_bytes(&config, 1, 1, TM_DEVICE_ALIGNMENT) - 1);
+  cr_expect(eq(u64, counts.requests.refused[REFUSED_MEMORY], REQUESTS - 2));
+  cr_expect(eq(u64, counts.steps, 0));
+  cr_expect(eq(u64, counts.tensors, 0));
+  cr_expect(eq(u64, counts.failed_after_admission, 0));
+  cr_expect(counts.reservations_refused > 0);
+}
+
+Test(engine, only_an_arena_admits, .init = small_device) {
+  const model_config config = tiny_model(3);
+  const request_trace trace = make_trace();
+  for (int source = 0; source < ACTIVATION_SOURCES; source++) {
+    engine_fixture f;
+    cr_assert(eq(int, fixture_init(&f, &config, 0.5), TM_OK));
+    cr_assert(eq(int, fixture_start(&f, (activation_source)source, &trace), TM_OK));
+    cr_expect(eq(int, engine_admits(f.engine), source == FROM_STACK));
+    fixture_deinit(&f);
+  }
+}
+
+//===-- The device is lost ----------------------------------------------------===//
 
 Test(engine, a_lost_device_ends_it_with_a_status, .init = small_device) {
   const model_config config = tiny_model(3);

@@ -106,6 +106,8 @@ static tm_status counting_get_stats(tm_allocator* allocator, tm_allocator_stats*
       .peak_reserved_bytes = load(&self->peak_bytes),
       .alloc_calls = allocs,
       .upstream_calls = allocs + frees,
+      .limit_bytes = self->budget ? self->budget->limit_bytes : 0,
+      .knows_largest_free = true,  // nothing is held that is not in use
   };
   return TM_OK;
 }
@@ -130,6 +132,7 @@ tm_allocator* counting_allocator_create(tm_allocator* upstream, memory_budget* b
                      tm_allocator_stream(upstream));
   self->base.ignores_stream = upstream->ignores_stream;
   self->upstream = tm_allocator_retain(upstream);
+  self->base.upstream = upstream;
   self->budget = budget;
   return &self->base;
 }

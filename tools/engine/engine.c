@@ -18,6 +18,7 @@ struct engine {
   model_config config;
   engine_options options;     // with references to stream and allocators
   tm_allocator* activations;  // retained; NULL before the start
+  tm_allocator* arena;        // the stack that they come from; borrowed from it; NULL: from none
   model_weights weights;
   kv_cache cache;
   decoder decoder;
@@ -99,7 +100,12 @@ static tm_status profile(engine* e) {
   tm_auto_allocator arena = tm_stack_allocator_create(e->options.memory, e->options.stream, NULL);
   if (!arena) return tm_last_status();
   TM_WITH_ALLOCATOR(arena) TM_TRY(forward_at_limits(e));
-  return tm_stack_high_water_mark(arena, &e->activation_bytes);
+  TM_TRY(tm_stack_high_water_mark(arena, &e->activation_bytes));
+  const int64_t tokens = e->options.max_tokens;
+  TM_CHECK_EQ(e->activation_bytes,
+              decoder_activation_bytes(&e->config, tokens, smaller(tokens, e->options.max_batch),
+                                       tm_allocator_alignment(arena)));
+  return TM_OK;
 }
 
 static tm_status memory_left(const engine* e, int64_t* out) {
@@ -174,6 +180,30 @@ engine_memory engine_get_memory(const engine* e) {
   };
 }
 
+//===-- Admission ---------------------------------------------------------===//
+
+// The stack that `allocator` is, or stands on; NULL where there is none.
+static tm_allocator* find_stack(tm_allocator* allocator) {
+  while (allocator && !tm_is_stack(allocator)) allocator = tm_allocator_upstream(allocator);
+  return allocator;
+}
+
+bool engine_admits(const engine* e) { return e->arena != NULL; }
+
+// Reserves what the activations of a step need. Without an arena every step is admitted. Being
+// refused is no failure.
+static tm_status admit(engine* e, int64_t tokens, int64_t sequences, bool* admitted) {
+  *admitted = true;
+  if (!e->arena) return TM_OK;
+  const size_t bytes =
+      decoder_activation_bytes(&e->config, tokens, sequences, tm_allocator_alignment(e->arena));
+  const tm_status status = tm_context_reserve(e->arena, bytes);
+  *admitted = status == TM_OK;
+  if (status != TM_ERR_NO_MEMORY) return status;
+  e->counts.reservations_refused++;
+  return TM_OK;
+}
+
 //===-- Serving -----------------------------------------------------------===//
 
 // So that what an allocator does once is done before requests come.
@@ -181,8 +211,14 @@ static tm_status warm_up(engine* e) {
   TM_SCOPE("warm_up");
   TM_USE_STREAM(e->options.stream);
   TM_USE_ALLOCATOR(e->activations);
-  const tm_status status = forward_at_limits(e);
-  e->counts = (engine_counts){.oom_events = status == TM_ERR_NO_MEMORY ? 1 : 0};
+  const int64_t tokens = e->options.max_tokens;
+  bool admitted;
+  e->counts = (engine_counts){0};
+  TM_TRY(admit(e, tokens, smaller(tokens, e->options.max_batch), &admitted));
+  const uint64_t refused = e->counts.reservations_refused;
+  const tm_status status = admitted ? forward_at_limits(e) : TM_OK;
+  e->counts = (engine_counts){.oom_events = status == TM_ERR_NO_MEMORY ? 1 : 0,
+                              .reservations_refused = refused};
   e->decoder.tensors = 0;
   TM_TRY(tm_stream_sync(e->options.stream));
   return status == TM_ERR_NO_MEMORY ? TM_OK : status;
@@ -196,6 +232,7 @@ tm_status engine_start(engine* e, tm_allocator* activations, const request_trace
   };
   TM_CHECK(!e->activations);
   e->activations = tm_allocator_retain(activations);
+  e->arena = find_stack(activations);
   TM_TRY(warm_up(e));
   return scheduler_init(&limits, &e->cache, trace, &e->scheduler);
 }
@@ -228,20 +265,34 @@ static tm_status run_planned_step(engine* e) {
   return status != TM_OK ? status : launched;
 }
 
-tm_status engine_step(engine* e) {
-  TM_SCOPE("step");
-  TM_USE_STREAM(e->options.stream);
-  if (engine_is_idle(e)) return TM_OK;
-  scheduler_plan(&e->scheduler);
+// The step ran out of memory half-way. With an arena that is not to happen.
+static void undo_step(engine* e) {
+  e->counts.oom_events++;
+  e->counts.failed_after_admission += engine_admits(e) ? 1 : 0;
+  scheduler_step_back(&e->scheduler);
+}
+
+static tm_status run_admitted_step(engine* e) {
   const tm_status status = run_planned_step(e);
   if (status == TM_ERR_NO_MEMORY) {
-    e->counts.oom_events++;
-    scheduler_step_back(&e->scheduler);
+    undo_step(e);
     return TM_OK;
   }
   TM_TRY(status);
   e->counts.steps++;
   scheduler_commit(&e->scheduler);
+  return TM_OK;
+}
+
+tm_status engine_step(engine* e) {
+  TM_SCOPE("step");
+  TM_USE_STREAM(e->options.stream);
+  if (engine_is_idle(e)) return TM_OK;
+  scheduler_plan(&e->scheduler);
+  bool admitted;
+  TM_TRY(admit(e, e->scheduler.planned_tokens, e->scheduler.planned_sequences, &admitted));
+  if (admitted) return run_admitted_step(e);
+  scheduler_shorten(&e->scheduler);
   return TM_OK;
 }
 

@@ -287,6 +287,7 @@ tm_allocator* verify_allocator_create(verifier* v, tm_allocator* upstream, verif
   tm_allocator_init_(&self->base, &verifying_vtable, tm_allocator_device(upstream),
                      tm_allocator_stream(upstream));
   self->upstream = tm_allocator_retain(upstream);
+  self->base.upstream = upstream;
   self->verifier = v;
   self->depth = depth;
   return &self->base;
