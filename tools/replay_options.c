@@ -23,6 +23,7 @@ enum option_letter {
   OPTION_MAX_BATCH,
   OPTION_MAX_TOKENS,
   OPTION_SEED,
+  OPTION_PREFIX_CACHE,
   OPTION_VERIFY,
   OPTION_JSON,
 };
@@ -36,6 +37,7 @@ static const struct option long_options[] = {
     {"max-batch", required_argument, NULL, OPTION_MAX_BATCH},
     {"max-tokens", required_argument, NULL, OPTION_MAX_TOKENS},
     {"seed", required_argument, NULL, OPTION_SEED},
+    {"prefix-cache", required_argument, NULL, OPTION_PREFIX_CACHE},
     {"verify", no_argument, NULL, OPTION_VERIFY},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -61,6 +63,8 @@ void replay_options_help(void) {
       "  --max-batch N         sequences in a step (default: 256)\n"
       "  --max-tokens N        tokens in a step (default: 8192)\n"
       "  --seed N              of the generated requests (default: 0)\n"
+      "  --prefix-cache SIZE   memory for beginnings of prompts that requests share (default: "
+      "none)\n"
       "  --verify              stamp and check the memory of every activation: slow\n"
       "  --json                print one JSON object instead of tables\n"
       "  -h, --help            print this\n\n"
@@ -155,6 +159,8 @@ static bool read_option(int letter, const char* name, const char* value, replay_
       return read_limit(name, value, largest_step, &out->max_tokens);
     case OPTION_SEED:
       return read_count(name, value, 0, UINT64_MAX, &out->seed);
+    case OPTION_PREFIX_CACHE:
+      return read_size(name, value, &out->prefix_cache);
     case OPTION_VERIFY:
       out->verify = true;
       return true;

@@ -27,6 +27,7 @@ typedef struct replay_options {
   int64_t max_batch;
   int64_t max_tokens;
   uint64_t seed;
+  uint64_t prefix_cache;  // bytes; 0: none
   bool verify;
   bool json;
   bool help;

@@ -14,6 +14,7 @@ const double replay_kv_fraction = 0.9;
 //
 //   memory:       [verify ranges] - counting - cuda          weights, batches, the profile
 //   cache:        [verify ranges] - counting - cuda          KV cache
+//   prefixes:     [verify ranges] - counting - cuda          prefix cache
 //   activations:  [verify stamps] - [stack] - counting - cuda or own pool
 typedef struct run_parts {
   tm_stream* stream;
@@ -21,6 +22,7 @@ typedef struct run_parts {
   memory_budget budget;  // where only a part of the device may be used
   tm_allocator* memory;
   tm_allocator* cache;
+  tm_allocator* prefixes;
   tm_allocator* upstream;     // counting: calls are counted here
   tm_allocator* activations;  // the one under test, as the engine sees it
   tm_allocator* tested;       // the same without verification; borrowed
@@ -49,7 +51,9 @@ static tm_status make_persistent_allocators(run_parts* p, const backend_device* 
   p->memory = verified(p, counted(p, device, tm_cuda_allocator(0)), VERIFY_RANGES);
   if (!p->memory) return tm_last_status();
   p->cache = verified(p, counted(p, device, tm_cuda_allocator(0)), VERIFY_RANGES);
-  return p->cache ? TM_OK : tm_last_status();
+  if (!p->cache) return tm_last_status();
+  p->prefixes = verified(p, counted(p, device, tm_cuda_allocator(0)), VERIFY_RANGES);
+  return p->prefixes ? TM_OK : tm_last_status();
 }
 
 // An arena that has what the largest step needs. Where that is not to be had it starts empty: steps
@@ -142,6 +146,8 @@ static tm_status make_engine(run_parts* p, const replay_options* o, const model_
       .stream = p->stream,
       .memory = p->memory,
       .cache_memory = p->cache,
+      .prefix_memory = p->prefixes,
+      .prefix_bytes = o->prefix_cache,
       .budget = p->budget.limit_bytes ? &p->budget : NULL,
       .kv_fraction = replay_kv_fraction,
       .max_batch = o->max_batch,
@@ -213,6 +219,7 @@ static void tear_down(run_parts* p, replay_run* out) {
   check_for_leaks(p, out);
   tm_allocator_release(p->activations);
   tm_allocator_release(p->upstream);
+  tm_allocator_release(p->prefixes);
   tm_allocator_release(p->cache);
   tm_allocator_release(p->memory);
   if (p->stream) (void)!tm_stream_sync(p->stream);
@@ -229,6 +236,7 @@ void replay_run_allocator(const replay_options* options, const model_config* con
       .allocator = replay_allocator_name(allocator),
       .requests = trace->count,
       .has_runtime_share = backend_runtime_clock() != NULL,
+      .has_prefix_cache = options->prefix_cache != 0,
   };
   if (run(&parts, options, config, trace, device, allocator, out) != TM_OK) {
     out->failed = true;

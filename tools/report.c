@@ -126,10 +126,25 @@ static void cell_verified(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   (void)snprintf(text, SIZE_TEXT_SIZE, "%s", words[r->verified]);
 }
 
-static const struct {
+static void cell_prefix_hits(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.hits, text);
+}
+static void cell_prefix_misses(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.misses, text);
+}
+static void cell_prefix_saved(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.tokens_saved, text);
+}
+static void cell_prefix_dropped(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.dropped, text);
+}
+
+typedef struct row {
   const char* label;
   cell write;
-} rows[] = {
+} row;
+
+static const row rows[] = {
     {"requests finished", cell_finished},
     {"  pre-empted", cell_preempted},
     {"    for KV blocks", cell_preempted_for_kv},
@@ -153,6 +168,13 @@ static const struct {
     {"  the simulated runtime's", cell_ns_runtime},
     {"time", cell_seconds},
     {"verified", cell_verified},
+};
+
+static const row prefix_rows[] = {
+    {"prefix cache: hits", cell_prefix_hits},
+    {"  misses", cell_prefix_misses},
+    {"  prompt tokens saved", cell_prefix_saved},
+    {"  dropped when memory ran out", cell_prefix_dropped},
 };
 
 static void print_header(const replay_report* r) {
@@ -188,11 +210,16 @@ static void cell_name(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   (void)snprintf(text, SIZE_TEXT_SIZE, "%s%s", r->allocator, r->failed ? " FAILED" : "");
 }
 
+static void print_rows(const replay_report* report, const row* printed, size_t count) {
+  for (size_t i = 0; i < count; i++) print_row(report, printed[i].label, printed[i].write);
+}
+
 void report_table(const replay_report* report) {
   print_header(report);
   print_row(report, "", cell_name);
-  for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-    print_row(report, rows[i].label, rows[i].write);
+  print_rows(report, rows, sizeof(rows) / sizeof(rows[0]));
+  if (report->runs[0].has_prefix_cache) {
+    print_rows(report, prefix_rows, sizeof(prefix_rows) / sizeof(prefix_rows[0]));
   }
 }
 
@@ -269,11 +296,26 @@ static void put_verdict(json_t* object, const replay_run* r) {
   if (r->message[0]) put(object, "message", json_string(r->message));
 }
 
+static json_t* json_of_prefixes(const replay_run* r) {
+  const prefix_counts* counts = &r->counts.prefixes;
+  if (!r->has_prefix_cache) return json_null();
+  json_t* object = json_object();
+  put_count(object, "hits", counts->hits);
+  put_count(object, "misses", counts->misses);
+  put_count(object, "tokens_saved", counts->tokens_saved);
+  put_count(object, "stored", counts->stored);
+  put_count(object, "not_stored", counts->not_stored);
+  put_count(object, "replaced", counts->replaced);
+  put_count(object, "dropped", counts->dropped);
+  return object;
+}
+
 static json_t* json_of_run(const replay_run* r) {
   json_t* object = json_object();
   put(object, "allocator", json_string(r->allocator));
   put_requests(object, r);
   put_memory(object, r);
+  put(object, "prefix_cache", json_of_prefixes(r));
   put_times(object, r);
   put_verdict(object, r);
   return object;

@@ -32,6 +32,7 @@ typedef struct replay_run {
   double seconds;                        // serving, from the first step to the last
   bool has_runtime_share;                // counts.runtime_ns is known
   bool admits;                           // steps are admitted before they are queued
+  bool has_prefix_cache;
   verdict verified;
   uint64_t findings;
   uint64_t checked;                // tensors whose stamps were read back, the warm-up's included

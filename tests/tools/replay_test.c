@@ -166,6 +166,36 @@ Test(replay, verified_is_true_when_nothing_is_found) {
   json_decref(root);
 }
 
+//===-- Admission and the prefix cache ------------------------------------===//
+
+Test(replay, steps_are_admitted_with_an_arena_only_and_none_fails_later) {
+  json_t* root = replay(SMALL " --requests 60");
+  for (size_t i = 0; i < 3; i++) {
+    const json_t* run = run_of(root, i);
+    const json_type expected =
+        strcmp(text(run, "allocator"), "stack") == 0 ? JSON_INTEGER : JSON_NULL;
+    cr_expect(type_of(run, "steps_failed_after_admission") == expected);
+    cr_expect(type_of(run, "steps_refused_admission") == expected);
+    cr_expect(type_of(run, "prefix_cache") == JSON_NULL);
+    if (expected == JSON_NULL) continue;
+    cr_expect(eq(i64, integer(run, "steps_failed_after_admission"), 0));
+    cr_expect(eq(i64, integer(run, "steps_refused_admission"), 0));
+  }
+  json_decref(root);
+}
+
+Test(replay, a_prefix_cache_saves_tokens_whatever_the_allocator) {
+  json_t* root = replay(SMALL " --requests 100 --prefix-cache 64MiB");
+  const json_t* first = json_object_get(run_of(root, 0), "prefix_cache");
+  cr_expect(integer(first, "hits") > 0);
+  cr_expect(integer(first, "tokens_saved") >= 64 * integer(first, "hits"));
+  cr_expect(eq(i64, integer(first, "dropped"), 0));
+  for (size_t i = 1; i < 3; i++) {
+    cr_expect(json_equal(first, json_object_get(run_of(root, i), "prefix_cache")));
+  }
+  json_decref(root);
+}
+
 //===-- The real trace ----------------------------------------------------===//
 
 // $TM_TEST_DATA, or ../shared/data beside the workspace; skips the test where the trace is not

@@ -95,6 +95,7 @@ expect_error "^tm replay: unparsable.json:10: " replay --model unparsable.json
 
 expect_error "--device-memory lots: a size such as 80GiB" replay --device-memory lots
 expect_error "--device-memory 0: a size such as" replay --device-memory 0
+expect_error "--prefix-cache many: a size such as" replay --prefix-cache many
 expect_error "--device-memory -5GiB: a size such as" replay --device-memory -5GiB
 
 finish() {
@@ -124,6 +125,10 @@ expect_success "^verified +yes +yes +yes$" replay "${small[@]}" --verify
 expect_success "generated, 20 requests" replay --model config.json --requests 20 --max-tokens 512
 expect_success "longer than the model takes +1$" \
   replay "${small[@]}" --allocators stack --trace <(sed '2s/374/4000/' trace.csv)
+
+expect_success "^  steps failed after admission +- +- +0$" replay "${small[@]}"
+expect_success "^  steps refused admission +0$" replay "${small[@]}" --allocators stack
+expect_success "^  prompt tokens saved +[0-9]" replay "${small[@]}" --allocators stack --prefix-cache 1MiB
 
 # Little memory for the KV cache: what does not fit at once is pre-empted and finishes later.
 expect_success "^  pre-empted +[1-9]" replay "${small[@]}" --device-memory 44MiB --allocators cuda

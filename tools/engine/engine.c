@@ -21,6 +21,7 @@ struct engine {
   tm_allocator* arena;        // the stack that they come from; borrowed from it; NULL: from none
   model_weights weights;
   kv_cache cache;
+  prefix_cache prefixes;
   decoder decoder;
   scheduler scheduler;
   batch batches[BATCHES];
@@ -69,6 +70,10 @@ static tm_status forward_at_limits(engine* e) {
 static tm_status check_options(const engine_options* o) {
   if (!o->stream || !o->memory || !o->cache_memory) {
     return TM_RAISE(TM_ERR_INVALID, "engine: a stream and two allocators are needed");
+  }
+  if (o->prefix_bytes && !o->prefix_memory) {
+    return TM_RAISE(TM_ERR_INVALID, "engine: a prefix cache of %llu bytes, and no allocator for it",
+                    (unsigned long long)o->prefix_bytes);
   }
   if (o->max_batch < 1 || o->max_batch > INT32_MAX || o->max_tokens < 1 ||
       o->max_tokens > INT32_MAX) {
@@ -149,6 +154,7 @@ engine* engine_create(const model_config* config, const engine_options* options)
   (void)tm_stream_retain(options->stream);
   (void)tm_allocator_retain(options->memory);
   (void)tm_allocator_retain(options->cache_memory);
+  prefix_cache_init(options->prefix_memory, options->prefix_bytes, &e->prefixes);
   if (make_parts(e) != TM_OK) {
     engine_destroy(e);
     return NULL;
@@ -161,6 +167,7 @@ void engine_destroy(engine* e) {
   if (!e) return;
   (void)!tm_stream_sync(e->options.stream);
   scheduler_deinit(&e->scheduler);
+  prefix_cache_deinit(&e->prefixes);
   kv_cache_deinit(&e->cache);
   for (int i = 0; i < BATCHES; i++) batch_deinit(&e->batches[i]);
   model_weights_deinit(&e->weights);
@@ -180,6 +187,37 @@ engine_memory engine_get_memory(const engine* e) {
   };
 }
 
+//===-- The prefix cache --------------------------------------------------===//
+
+// The handler that the context asks when a step finds no memory.
+static bool drop_prefixes(const tm_oom_request* asked, void* cache) {
+  return asked->device.type == TM_DEVICE && prefix_cache_drop(cache, asked->size) > 0;
+}
+
+// NULL, which changes nothing, where there is nothing to drop.
+static tm_oom_handler prefix_handler(const engine* e) {
+  return prefix_cache_exists(&e->prefixes) ? drop_prefixes : NULL;
+}
+
+// Whether the step has computed the last of what the prompt shares with others.
+static bool completes_prefix(const scheduler* s, const sequence* q) {
+  const uint32_t tokens = prefix_tokens_of(q->request, s->requests[q->request].prompt);
+  return q->prefix == 0 && q->computed < tokens && q->computed + q->planned >= tokens;
+}
+
+// Before the step is committed: afterwards the blocks may be somebody else's.
+static tm_status store_prefixes(engine* e) {
+  const scheduler* s = &e->scheduler;
+  if (!prefix_cache_exists(&e->prefixes)) return TM_OK;
+  for (size_t i = 0; i < s->running_count; i++) {
+    const sequence* q = &s->running[i];
+    if (!completes_prefix(s, q)) continue;
+    TM_TRY(prefix_cache_store(&e->prefixes, q->request, s->requests[q->request].prompt, &e->cache,
+                              q->blocks));
+  }
+  return TM_OK;
+}
+
 //===-- Admission ---------------------------------------------------------===//
 
 // The stack that `allocator` is, or stands on; NULL where there is none.
@@ -195,6 +233,7 @@ bool engine_admits(const engine* e) { return e->arena != NULL; }
 static tm_status admit(engine* e, int64_t tokens, int64_t sequences, bool* admitted) {
   *admitted = true;
   if (!e->arena) return TM_OK;
+  TM_USE_OOM_HANDLER(prefix_handler(e), &e->prefixes);
   const size_t bytes =
       decoder_activation_bytes(&e->config, tokens, sequences, tm_allocator_alignment(e->arena));
   const tm_status status = tm_context_reserve(e->arena, bytes);
@@ -234,7 +273,9 @@ tm_status engine_start(engine* e, tm_allocator* activations, const request_trace
   e->activations = tm_allocator_retain(activations);
   e->arena = find_stack(activations);
   TM_TRY(warm_up(e));
-  return scheduler_init(&limits, &e->cache, trace, &e->scheduler);
+  TM_TRY(scheduler_init(&limits, &e->cache, trace, &e->scheduler));
+  e->scheduler.prefixes = &e->prefixes;
+  return TM_OK;
 }
 
 bool engine_is_idle(const engine* e) { return scheduler_is_idle(&e->scheduler); }
@@ -250,6 +291,7 @@ static tm_status collect(engine* e, batch* b) {
 // Queues the planned step.
 static tm_status queue_step(engine* e, batch* b) {
   TM_USE_ALLOCATOR(e->activations);
+  TM_USE_OOM_HANDLER(prefix_handler(e), &e->prefixes);
   batch_fill(b, e->scheduler.running, e->scheduler.running_count);
   TM_TRY(batch_upload(b));
   TM_TRY(forward(e, batch_tokens(b), batch_sequences(b)));
@@ -279,6 +321,7 @@ static tm_status run_admitted_step(engine* e) {
     return TM_OK;
   }
   TM_TRY(status);
+  TM_TRY(store_prefixes(e));
   e->counts.steps++;
   scheduler_commit(&e->scheduler);
   return TM_OK;
@@ -306,5 +349,6 @@ engine_counts engine_get_counts(const engine* e) {
   engine_counts counts = e->counts;
   counts.tensors = e->decoder.tensors;
   counts.requests = e->scheduler.counts;
+  counts.prefixes = e->prefixes.counts;
   return counts;
 }

@@ -5,12 +5,14 @@
 //   while (!engine_is_idle(e)) TM_TRY(engine_step(e));
 //   TM_TRY(engine_drain(e));
 //
-// Four kinds of memory, each from where it belongs:
+// Five kinds of memory, each from where it belongs:
 //
 //   weights          persistent tensors, made first
 //   batches          pinned buffers and their copies on the device, two of each, used in turns
 //   KV cache         one block of kv_fraction of the memory that weights, batches and the profile's
 //                    activations leave, from an allocator of its own
+//   prefix cache     beginnings of prompts that many share (prefix_cache.h), in memory that nothing
+//                    else needs: a handler for out of memory drops them when a step does
 //   activations      implicit tensors in the scope of the allocator given to engine_start; each
 //   step
 //                    makes 12 * layers + 5 of them, which the engine checks (decoder.h)
@@ -35,6 +37,7 @@
 #include "engine/config.h"
 #include "engine/counting.h"
 #include "engine/kv_cache.h"
+#include "engine/prefix_cache.h"
 #include "engine/scheduler.h"
 #include "engine/trace.h"
 
@@ -44,6 +47,8 @@ typedef struct engine_options {
   tm_stream* stream;            // all work goes here
   tm_allocator* memory;         // of weights, batches and the profile
   tm_allocator* cache_memory;   // of the KV cache
+  tm_allocator* prefix_memory;  // of the prefix cache; may be NULL where there is none
+  uint64_t prefix_bytes;        // that the prefix cache may hold; 0: there is none
   const memory_budget* budget;  // what the KV cache is a share of; NULL: the device's free memory
   double kv_fraction;           // over 0, at most 1
   int64_t max_batch;            // sequences in a step
@@ -62,6 +67,7 @@ typedef struct engine_counts {
   uint64_t forward_ns;              // spent making and releasing activations
   uint64_t runtime_ns;  // of these, spent in the CUDA runtime; 0 without a runtime_clock
   scheduler_counts requests;
+  prefix_counts prefixes;
 } engine_counts;
 
 // What an engine holds, in bytes and blocks.

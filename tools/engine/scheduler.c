@@ -20,6 +20,8 @@ static bool decodes(const sequence* q) { return q->known - q->computed == 1; }
 static void give_blocks(scheduler* s, sequence* q) {
   kv_cache_give(s->cache, q->block_count, q->blocks);
   q->block_count = 0;
+  if (q->prefix) prefix_cache_leave(s->prefixes, q->request);
+  q->prefix = 0;
 }
 
 static sequence* latest(scheduler* s) { return &s->running[s->running_count - 1]; }
@@ -40,7 +42,7 @@ static void refuse_latest(scheduler* s) {
 //===-- Planning ----------------------------------------------------------===//
 
 static bool has_room_for(scheduler* s, sequence* q, int64_t tokens) {
-  const int64_t missing = kv_blocks_for(tokens) - q->block_count;
+  const int64_t missing = kv_blocks_for(tokens - q->prefix) - q->block_count;
   if (missing <= 0) return true;
   if (!kv_cache_take(s->cache, missing, q->blocks + q->block_count)) return false;
   q->block_count += (uint32_t)missing;
@@ -87,13 +89,16 @@ static bool admit(scheduler* s) {
   sequence* q = &s->running[s->running_count];
   const int64_t reserve = s->running_count ? s->cache->block_count / KV_RESERVE + 1 : 0;
   const uint32_t known = r->prompt + r->generated;
-  if (kv_blocks_for(known) + reserve > s->cache->free_count || !has_room_for(s, q, known)) {
+  const int64_t own = known - prefix_cache_find(s->prefixes, number, r->prompt);
+  q->prefix = 0;
+  if (kv_blocks_for(own) + reserve > s->cache->free_count || !has_room_for(s, q, own)) {
     return false;
   }
   (void)request_queue_take(&s->queue);
   q->request = number;
   q->known = known;
-  q->computed = 0;
+  q->prefix = prefix_cache_enter(s->prefixes, number, r->prompt);
+  q->computed = q->prefix;
   s->running_count++;
   plan_chunk(s, q);
   return true;

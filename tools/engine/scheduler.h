@@ -21,6 +21,7 @@
 #include <tm/tm.h>
 
 #include "engine/kv_cache.h"
+#include "engine/prefix_cache.h"
 #include "engine/request_queue.h"
 #include "engine/trace.h"
 
@@ -49,6 +50,7 @@ typedef struct sequence {
   uint32_t known;
   uint32_t computed;
   uint32_t planned;      // tokens of this sequence in the step being planned, from `computed` on
+  uint32_t prefix;       // tokens at its beginning that lie in the prefix cache, not in its blocks
   uint32_t block_count;  // KV blocks it holds
   int32_t* blocks;       // their numbers
 } sequence;
@@ -63,7 +65,8 @@ typedef struct scheduler_counts {
 
 typedef struct scheduler {
   scheduler_limits limits;
-  kv_cache* cache;  // borrowed
+  kv_cache* cache;         // borrowed
+  prefix_cache* prefixes;  // borrowed; NULL, as after scheduler_init: none
   request* requests;
   size_t request_count;
   request_queue queue;
