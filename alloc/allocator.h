@@ -113,7 +113,8 @@ static inline void tm_allocator_release_at_(tm_allocator** allocator) {
 //===-- For implementers --------------------------------------------------===//
 
 // An allocator's behaviour. The public functions above have checked their arguments and rounded
-// sizes to the alignment before a slot is called; `size` is never 0 and `ptr` never NULL.
+// sizes to the alignment before a slot is called, unless the allocator wants them exact; `size` is
+// never 0 and `ptr` never NULL.
 typedef struct tm_allocator_vtable {
   const char* name;  // for messages, e.g. "stack"
   // The last reference is gone: frees everything, `self` included.
@@ -156,6 +157,8 @@ struct tm_allocator {
   size_t alignment;        // bytes, a power of two
   bool ignores_stream;     // a free is safe whatever streams did: storages need not note theirs
   bool puts_off_frees;  // tm_allocator_free keeps blocks back while their stream is being captured
+  bool is_dry;          // its blocks are addresses only: nothing may touch the memory
+  bool exact_sizes;     // its slots get sizes as they were asked, not rounded to the alignment
 };
 
 enum {

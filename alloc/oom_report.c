@@ -85,7 +85,8 @@ static void add_stats(tm_oom_report* report, tm_allocator* allocator) {
 static void add_limit(tm_oom_report* report, tm_allocator* allocator) {
   tm_allocator_stats stats;
   for (tm_allocator* link = allocator; link; link = link->upstream) {
-    if (get_stats(link, &stats) && stats.limit_bytes != 0 &&
+    (void)get_stats(link, &stats);  // a budget is known also where nothing else is
+    if (stats.limit_bytes != 0 &&
         (report->limit_bytes == 0 || stats.limit_bytes < report->limit_bytes)) {
       report->limit_bytes = stats.limit_bytes;
     }
@@ -168,10 +169,8 @@ static void add_figures(tm_text* text, const tm_oom_report* report) {
 static void add_holder_texts(tm_text* text, const tm_oom_report* report) {
   for (uint32_t i = 0; i < report->holder_count && i < TM_OOM_HOLDERS; i++) {
     const tm_oom_holder* holder = &report->holders[i];
-    tm_text_add_string_(text, i == 0 ? "; most is held by " : ", ");
+    add_number(text, i == 0 ? "; held: " : "; ", holder->bytes, " bytes by ");
     tm_text_add_string_(text, holder->scope[0] ? holder->scope : "(no scope)");
-    add_number(text, ": ", holder->bytes, " bytes");
-    add_number(text, " in ", holder->blocks, " blocks");
   }
 }
 
@@ -191,10 +190,9 @@ void tm_oom_report_text(const tm_oom_report* report, char* text, size_t size) {
 
 enum { FIGURES_SIZE = 320 };  // bytes that hold all but the holders, the terminating NUL included
 
-// Whether there is more to say than what the allocator has said itself.
+// Whether there is more to say than what has been said: a limit is said by what refuses for it.
 static bool adds_anything(const tm_oom_report* report) {
-  return report->has_stats || report->has_device_memory || report->limit_bytes ||
-         report->holder_count;
+  return report->has_stats || report->has_device_memory || report->holder_count;
 }
 
 // The reason is cut before the figures are, and the holders before the reason.

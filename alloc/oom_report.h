@@ -32,7 +32,7 @@ enum {
 typedef struct tm_oom_holder {
   uint64_t bytes;
   uint64_t blocks;
-  char scope[TM_OOM_SCOPE_SIZE];  // innermost first, cut where it does not fit; "" where none was
+  char scope[TM_OOM_SCOPE_SIZE];  // innermost first, cut where it does not fit
 } tm_oom_holder;
 
 // Sizes are bytes. What is not known is 0, and a flag says so.

@@ -534,6 +534,7 @@ class allocator_calls {
   stream_ref stream() const noexcept { return tm_allocator_stream(c()); }  // null where it has none
   size_t alignment() const noexcept { return tm_allocator_alignment(c()); }
   const char* name() const noexcept { return tm_allocator_name(c()); }
+  tm_allocator* upstream() const noexcept { return tm_allocator_upstream(c()); }  // borrowed
 
   // `size` bytes, first and last used on `on` (null: the allocator's own stream); NULL for none.
   // The caller gives the block back with deallocate, and keeps the allocator until then. Raw: the
@@ -661,6 +662,35 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
 [[nodiscard]] inline allocator callback_allocator(const tm_callback_options& options,
                                                   on_failure then = {}) {
   return detail::created(tm_callback_allocator_create(&options), then);
+}
+
+// Adaptors, which go over any allocator. Their operations are those of the C API.
+[[nodiscard]] inline allocator statistics_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_statistics_adaptor_create(upstream.get()), then);
+}
+[[nodiscard]] inline allocator limit_adaptor(allocator_ref upstream, size_t bytes,
+                                             on_failure then = {}) {
+  return detail::created(tm_limit_adaptor_create(upstream.get(), bytes), then);
+}
+[[nodiscard]] inline allocator tracking_adaptor(allocator_ref upstream,
+                                                const tm_tracking_options& options = {},
+                                                on_failure then = {}) {
+  return detail::created(tm_tracking_adaptor_create(upstream.get(), &options), then);
+}
+[[nodiscard]] inline allocator logging_adaptor(allocator_ref upstream, const char* path,
+                                               on_failure then = {}) {
+  return detail::created(tm_logging_adaptor_create(upstream.get(), path), then);
+}
+[[nodiscard]] inline allocator guard_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_guard_adaptor_create(upstream.get()), then);
+}
+[[nodiscard]] inline allocator fault_adaptor(allocator_ref upstream,
+                                             const tm_fault_options& options = {},
+                                             on_failure then = {}) {
+  return detail::created(tm_fault_adaptor_create(upstream.get(), &options), then);
+}
+[[nodiscard]] inline allocator locked_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_locked_adaptor_create(upstream.get()), then);
 }
 
 //===-- Contexts ----------------------------------------------------------===//

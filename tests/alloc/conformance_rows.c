@@ -1,14 +1,24 @@
 #include "tests/alloc/conformance_rows.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
+#include "tm/alloc/fault_adaptor.h"
+#include "tm/alloc/guard_adaptor.h"
 #include "tm/alloc/host.h"
+#include "tm/alloc/limit_adaptor.h"
+#include "tm/alloc/locked_adaptor.h"
+#include "tm/alloc/logging_adaptor.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
+#include "tm/alloc/statistics_adaptor.h"
 #include "tm/alloc/stream.h"
+#include "tm/alloc/tracking_adaptor.h"
 
 static tm_allocator* create_cuda(void) { return tm_cuda_allocator(0); }
 
@@ -136,7 +146,7 @@ static tm_allocator* create_stack_over_stack(void) {
   .device = {TM_DEVICE, 0}, .alignment = TM_DEVICE_ALIGNMENT, .uses_device = true, .counts = true, \
   .runs_out = true
 
-const conformance_row conformance_rows[CONFORMANCE_ROWS] = {
+static const conformance_row rows[CONFORMANCE_ROWS] = {
     {"host", tm_host_allocator, ON_HOST, .is_process_wide = true},
     {"pinned", tm_pinned_allocator, ON_PINNED, .counts = true, .is_process_wide = true},
     {"cuda", create_cuda, ON_DEVICE, .is_process_wide = true},
@@ -156,3 +166,93 @@ const conformance_row conformance_rows[CONFORMANCE_ROWS] = {
     {"stack(callback)", create_stack_over_callback, ON_HOST, .counts = true, .is_owned = true},
     {"stack(stack)", create_stack_over_stack, ON_HOST, .counts = true, .is_owned = true},
 };
+
+//===-- Adaptors --------------------------------------------------------------===//
+
+static tm_allocator* limit_over(tm_allocator* upstream) {
+  return tm_limit_adaptor_create(upstream, SIZE_MAX);
+}
+
+static tm_allocator* tracking_over(tm_allocator* upstream) {
+  return tm_tracking_adaptor_create(upstream, NULL);
+}
+
+// The file has no name once it is open.
+static tm_allocator* logging_over(tm_allocator* upstream) {
+  static int count;
+  const char* folder = getenv("TEST_TMPDIR");
+  char path[256];
+  (void)snprintf(path, sizeof path, "%s/conformance.%d.%d.csv", folder ? folder : "/tmp",
+                 (int)getpid(), __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED));
+  tm_allocator* adaptor = tm_logging_adaptor_create(upstream, path);
+  (void)unlink(path);
+  return adaptor;
+}
+
+static tm_allocator* fault_over(tm_allocator* upstream) {
+  return tm_fault_adaptor_create(upstream, NULL);
+}
+
+typedef struct adaptor_kind {
+  const char* name;
+  tm_allocator* (*create)(tm_allocator* upstream);
+  bool counts;       // whether or not the upstream does
+  bool is_no_owner;  // refuses what one thread at a time uses
+} adaptor_kind;
+
+static const adaptor_kind kinds[1 + CONFORMANCE_ADAPTORS] = {
+    {"", NULL, false, false},
+    {"statistics", tm_statistics_adaptor_create, true, false},
+    {"limit", limit_over, false, false},
+    {"tracking", tracking_over, false, false},
+    {"logging", logging_over, false, false},
+    {"locked", tm_locked_adaptor_create, false, true},
+    {"guard", tm_guard_adaptor_create, true, false},
+    {"fault", fault_over, false, false},
+};
+
+// Puts an adaptor over a row.
+static void wrap(conformance_row* row, int kind, int place, char* name, size_t size) {
+  (void)snprintf(name, size, "%s(%s)", kinds[kind].name, row->name);
+  row->name = name;
+  row->adaptors[place] = kind;
+  row->counts = row->counts || kinds[kind].counts;
+  row->is_refused = row->is_refused || (kinds[kind].is_no_owner && row->is_owned);
+  row->is_process_wide = false;
+}
+
+conformance_row conformance_row_at(size_t index) {
+  static char inner[64];
+  static char outer[96];
+  static const char* const pair_bases[CONFORMANCE_PAIR_BASES] = {"host", "cuda",
+                                                                 "stack(cuda_pool)"};
+  if (index < CONFORMANCE_FIRST_SINGLE) {
+    return rows[index];
+  }
+  if (index < CONFORMANCE_FIRST_PAIR) {
+    index -= CONFORMANCE_FIRST_SINGLE;
+    conformance_row row = rows[index / CONFORMANCE_ADAPTORS];
+    wrap(&row, 1 + (int)(index % CONFORMANCE_ADAPTORS), 0, inner, sizeof inner);
+    return row;
+  }
+  index -= CONFORMANCE_FIRST_PAIR;
+  const size_t pair = index % ((size_t)CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS);
+  const char* base = pair_bases[index / ((size_t)CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS)];
+  conformance_row row = rows[0];
+  for (size_t i = 0; strcmp(row.name, base) != 0; i++) {
+    row = rows[i];
+  }
+  wrap(&row, 1 + (int)(pair % CONFORMANCE_ADAPTORS), 0, inner, sizeof inner);
+  wrap(&row, 1 + (int)(pair / CONFORMANCE_ADAPTORS), 1, outer, sizeof outer);
+  return row;
+}
+
+tm_allocator* conformance_create(const conformance_row* row) {
+  tm_allocator* allocator = row->create();
+  for (int i = 0; i < 2 && allocator && row->adaptors[i]; i++) {
+    tm_allocator* adaptor = kinds[row->adaptors[i]].create(allocator);
+    tm_allocator_release(allocator);
+    allocator = adaptor;
+  }
+  return allocator;
+}

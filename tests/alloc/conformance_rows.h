@@ -1,4 +1,5 @@
-// The allocators that the conformance suite runs on. A new allocator adds a row.
+// The allocators that the conformance suite runs on. A new allocator adds a row; every adaptor goes
+// over every row, and every two of them over a few.
 #ifndef TM_TESTS_ALLOC_CONFORMANCE_ROWS_H_
 #define TM_TESTS_ALLOC_CONFORMANCE_ROWS_H_
 
@@ -7,7 +8,15 @@
 
 #include "tm/alloc/allocator.h"
 
-enum { CONFORMANCE_ROWS = 16 };
+enum {
+  CONFORMANCE_ROWS = 16,
+  CONFORMANCE_ADAPTORS = 7,
+  CONFORMANCE_PAIR_BASES = 3,  // of the rows
+  CONFORMANCE_FIRST_SINGLE = CONFORMANCE_ROWS,
+  CONFORMANCE_SINGLES = CONFORMANCE_ADAPTORS * CONFORMANCE_ROWS,
+  CONFORMANCE_FIRST_PAIR = CONFORMANCE_FIRST_SINGLE + CONFORMANCE_SINGLES,
+  CONFORMANCE_PAIRS = CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS * CONFORMANCE_PAIR_BASES,
+};
 
 typedef struct conformance_row {
   const char* name;
@@ -19,9 +28,16 @@ typedef struct conformance_row {
   bool counts;       // keeps statistics
   bool runs_out;     // of the device's memory
   bool is_process_wide;
-  bool is_owned;  // one thread at a time allocates
+  bool is_owned;    // one thread at a time allocates
+  bool is_refused;  // a combination that cannot be safe: it is not made
+  int adaptors[2];  // over what `create` makes, the first one first; 0: none
 } conformance_row;
 
-extern const conformance_row conformance_rows[CONFORMANCE_ROWS];
+// The row of an index: one of an allocator, of an adaptor over one, or of a pair of adaptors. Its
+// name is good until the next call.
+conformance_row conformance_row_at(size_t index);
+
+// The row's allocator, for the caller to release. NULL after raising on failure.
+tm_allocator* conformance_create(const conformance_row* row);
 
 #endif  // TM_TESTS_ALLOC_CONFORMANCE_ROWS_H_

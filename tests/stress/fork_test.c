@@ -16,16 +16,20 @@
 #include "tm/alloc/device.h"
 #include "tm/alloc/event.h"
 #include "tm/alloc/host.h"
+#include "tm/alloc/locked_adaptor.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
+#include "tm/alloc/statistics_adaptor.h"
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
+#include "tm/alloc/tracking_adaptor.h"
 #include "tm/check.h"
 
-enum { THREADS = 6, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
+enum { THREADS = 8, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
 
 static tm_stream* stream;
 static tm_allocator* pool;
+static tm_allocator* adapted;  // adaptors with locks, over the host
 static tm_allocator* foreign;  // puts off frees during captures, which takes a lock
 static bool stop;
 
@@ -53,6 +57,12 @@ static void use_foreign(void) {
   }
 }
 
+static void use_adaptors(void) {
+  for (int i = 0; i < HAND_OVERS; i++) {
+    use_memory(adapted, NULL);
+  }
+}
+
 static void use_devices(tm_stream* own) {
   use_memory(pool, NULL);
   use_memory(pool, own);  // takes an event from the cache
@@ -63,12 +73,15 @@ static void* hold_locks(void* argument) {
   tm_auto_stream own = tm_stream_create(0, 0);
   TM_CHECK(own != NULL);
   while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-    switch ((intptr_t)argument % 3) {
+    switch ((intptr_t)argument % 4) {
       case 0:
         use_stack();
         break;
       case 1:
         use_devices(own);
+        break;
+      case 2:
+        use_adaptors();
         break;
       default:
         use_foreign();
@@ -83,6 +96,13 @@ static tm_status give_memory(size_t size, tm_stream* on, void** out, void* memor
   (void)on;
   *out = memory;
   return TM_OK;
+}
+
+// Over the upstreams, which the adaptors keep alive.
+static tm_allocator* make_adapted(void) {
+  tm_auto_allocator counted = tm_statistics_adaptor_create(tm_host_allocator());
+  tm_auto_allocator locked = tm_locked_adaptor_create(counted);
+  return tm_tracking_adaptor_create(locked, NULL);
 }
 
 static void take_memory(void* block, size_t size, tm_stream* on, void* memory) {
@@ -113,6 +133,7 @@ static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned
   TM_CHECK_OK(tm_allocator_trim(tm_pinned_allocator(), 0));
   use_memory(foreign, NULL);
   use_memory(tm_host_allocator(), NULL);
+  use_memory(adapted, NULL);
   use_memory(stack, NULL);  // nobody's: becomes this thread's
   tm_allocator_release(stack);
   use_stack();
@@ -199,7 +220,8 @@ int main(void) {
   stream = tm_stream_create(0, 0);
   pool = tm_cuda_pool_allocator_create(stream, NULL);
   foreign = make_foreign();
-  TM_CHECK(pool != NULL && foreign != NULL);
+  adapted = make_adapted();
+  TM_CHECK(pool != NULL && foreign != NULL && adapted != NULL);
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) {
     TM_CHECK_EQ(pthread_create(&threads[i], NULL, hold_locks, (void*)(intptr_t)i), 0);
@@ -212,6 +234,7 @@ int main(void) {
     TM_CHECK_EQ(pthread_join(threads[i], NULL), 0);
   }
   TM_CHECK_OK(tm_stream_sync(stream));
+  tm_allocator_release(adapted);
   tm_allocator_release(foreign);
   tm_allocator_release(pool);
   tm_stream_release(stream);
