@@ -276,8 +276,9 @@ static bool retry_free(tm_parked_* parked) {
 
 static void free_or_park(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
   const tm_error kept = *tm_last_error();
+  const bool freed = free_ordered(allocator, ptr, size, stream);  // fatal: may not come back
   parked_block* place = take_place();
-  if (free_ordered(allocator, ptr, size, stream)) {
+  if (freed) {
     tm_bookkeeping_free(place);
   } else if (place) {  // else the block was not allocated on `stream`: lost, but never used too
                        // early

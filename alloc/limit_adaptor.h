@@ -97,7 +97,7 @@ static inline void tm_limit_draw_as_before_(tm_limit_reservation** before) {
 
 #define TM_WITH_RESERVATION_(reservation, once, before)                 \
   for (int once = 1; once;)                                             \
-    for (__attribute__((cleanup(tm_limit_draw_as_before_)))             \
+    for (__attribute__((cleanup(tm_limit_draw_as_before_), unused))     \
          tm_limit_reservation* before = tm_limit_draw_on_(reservation); \
          once && (once = 0, 1);)
 
