@@ -139,6 +139,13 @@ static void cell_prefix_dropped(const replay_run* r, char text[SIZE_TEXT_SIZE]) 
   count_format(r->counts.prefixes.dropped, text);
 }
 
+static void cell_refused_on_purpose(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->refused_on_purpose, text);
+}
+static void cell_outstanding(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->outstanding, text);
+}
+
 typedef struct row {
   const char* label;
   cell write;
@@ -177,6 +184,11 @@ static const row prefix_rows[] = {
     {"  dropped when memory ran out", cell_prefix_dropped},
 };
 
+static const row fault_rows[] = {
+    {"allocations refused on purpose", cell_refused_on_purpose},
+    {"outstanding at the end", cell_outstanding},
+};
+
 static void print_header(const replay_report* r) {
   const engine_memory* memory = &r->runs[0].memory;
   char requests[SIZE_TEXT_SIZE], weights[SIZE_TEXT_SIZE], device[SIZE_TEXT_SIZE];
@@ -192,8 +204,13 @@ static void print_header(const replay_report* r) {
   (void)printf("device    %s (%s), %s\n", r->device->name, backend_name(), device);
   (void)printf("KV cache  %s, %s tokens: %.0f %% of what weights and activations leave\n", kv,
                kv_tokens, 100 * r->kv_fraction);
-  (void)printf("step      at most %lld sequences, %lld tokens\n\n", (long long)r->max_batch,
+  (void)printf("step      at most %lld sequences, %lld tokens\n", (long long)r->max_batch,
                (long long)r->max_tokens);
+  if (r->fail_rate > 0) {
+    (void)printf("faults    %g of the allocations, at random from seed %llu\n", r->fail_rate,
+                 (unsigned long long)r->seed);
+  }
+  (void)printf("\n");
 }
 
 static void print_row(const replay_report* r, const char* label, cell write) {
@@ -220,6 +237,9 @@ void report_table(const replay_report* report) {
   print_rows(report, rows, sizeof(rows) / sizeof(rows[0]));
   if (report->runs[0].has_prefix_cache) {
     print_rows(report, prefix_rows, sizeof(prefix_rows) / sizeof(prefix_rows[0]));
+  }
+  if (report->fail_rate > 0) {
+    print_rows(report, fault_rows, sizeof(fault_rows) / sizeof(fault_rows[0]));
   }
 }
 
@@ -316,6 +336,8 @@ static json_t* json_of_run(const replay_run* r) {
   put_requests(object, r);
   put_memory(object, r);
   put(object, "prefix_cache", json_of_prefixes(r));
+  put_count(object, "refused_on_purpose", r->refused_on_purpose);
+  put_count(object, "outstanding", r->outstanding);
   put_times(object, r);
   put_verdict(object, r);
   return object;
@@ -347,6 +369,8 @@ bool report_json(const replay_report* r) {
   put_count(root, "kv_cache_bytes", r->runs[0].memory.kv_bytes);
   put_count(root, "max_batch", (uint64_t)r->max_batch);
   put_count(root, "max_tokens", (uint64_t)r->max_tokens);
+  put(root, "fail_rate", json_real(r->fail_rate));
+  put_count(root, "seed", r->seed);
   put(root, "runs", json_of_runs(r));
   const bool is_written = json_dumpf(root, stdout, JSON_INDENT(2)) == 0;
   json_decref(root);

@@ -33,6 +33,8 @@ typedef struct replay_run {
   bool has_runtime_share;                // counts.runtime_ns is known
   bool admits;                           // steps are admitted before they are queued
   bool has_prefix_cache;
+  uint64_t refused_on_purpose;  // allocations, by --fail-rate
+  uint64_t outstanding;         // blocks not given back at the end, where they are tracked
   verdict verified;
   uint64_t findings;
   uint64_t checked;                // tensors whose stamps were read back, the warm-up's included
@@ -49,6 +51,8 @@ typedef struct replay_report {
   int64_t max_batch;
   int64_t max_tokens;
   double kv_fraction;
+  double fail_rate;  // 0: nothing is refused on purpose, nor tracked
+  uint64_t seed;     // of that
   const replay_run* runs;
   size_t run_count;
 } replay_report;

@@ -96,6 +96,9 @@ expect_error "^tm replay: unparsable.json:10: " replay --model unparsable.json
 expect_error "--device-memory lots: a size such as 80GiB" replay --device-memory lots
 expect_error "--device-memory 0: a size such as" replay --device-memory 0
 expect_error "--prefix-cache many: a size such as" replay --prefix-cache many
+for share in -0.1 1.01 nan 1% ''; do
+  expect_error "--fail-rate $share: a share from 0 to 1 is expected" replay --fail-rate "$share"
+done
 expect_error "--device-memory -5GiB: a size such as" replay --device-memory -5GiB
 
 finish() {
@@ -128,6 +131,11 @@ expect_success "longer than the model takes +1$" \
 
 expect_success "^  steps failed after admission +- +- +0$" replay "${small[@]}"
 expect_success "^  steps refused admission +0$" replay "${small[@]}" --allocators stack
+expect_success "^faults +0.2 of the allocations, at random from seed 7$" \
+  replay "${small[@]}" --fail-rate 0.2 --seed 7
+grep -qE "^outstanding at the end +0 +0 +0$" out || fail "outstanding: $(cat out)"
+expect_success "^requests finished +0$" replay "${small[@]}" --allocators stack --fail-rate 1
+grep -qE "^    no memory, even alone +4$" out || fail "all is refused: $(cat out)"
 expect_success "^  prompt tokens saved +[0-9]" replay "${small[@]}" --allocators stack --prefix-cache 1MiB
 
 # Little memory for the KV cache: what does not fit at once is pre-empted and finishes later.
