@@ -201,12 +201,18 @@ static void pop_region(stack* s) {
   add_spare(s, region);
 }
 
-// Obtains a region of `wanted` bytes or, where there is not that much, of `size`.
+// Obtains a region of `wanted` bytes or, where there is not that much, of `size`. What is known not
+// to be there is not asked for.
 static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region** out) {
-  const tm_status status = obtain_region(s, larger(wanted, GROWTH_MINIMUM), out);
-  return status == TM_ERR_NO_MEMORY && size < larger(wanted, GROWTH_MINIMUM)
-             ? obtain_region(s, size, out)
-             : status;
+  const size_t most = larger(wanted < s->unobtainable ? wanted : size, GROWTH_MINIMUM);
+  const tm_status status = obtain_region(s, most, out);
+  if (status != TM_ERR_NO_MEMORY || size >= most) {
+    return status;
+  }
+  if (wanted > size && wanted < s->unobtainable) {
+    s->unobtainable = wanted;
+  }
+  return obtain_region(s, size, out);
 }
 
 // Obtains a region of the target in place of smaller ones, which are given back only afterwards.
@@ -234,7 +240,7 @@ static stack_region* consolidate(stack* s, size_t wanted) {
 static tm_status begin_chain(stack* s, size_t size) {
   const size_t wanted = larger(size, target(s));
   stack_region* region = take_spare(s, wanted);
-  region = region ? region : consolidate(s, wanted);
+  region = region || !s->spares ? region : consolidate(s, wanted);
   region = region ? region : take_spare(s, size);  // the smallest, as the chain first grew
   if (!region) {
     TM_TRY(refuse_while_capturing(s, size));
