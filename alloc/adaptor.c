@@ -108,15 +108,15 @@ tm_status tm_adaptor_get_stats_(tm_allocator* self, tm_allocator_stats* out) {
 void tm_adaptor_add_reserved_(const tm_allocator* self, tm_allocator_stats* out) {
   const tm_error kept = *tm_last_error();
   tm_allocator_stats stats;
-  if (tm_allocator_get_stats(self->upstream, &stats) == TM_OK) {
-    out->reserved_bytes = stats.reserved_bytes;
-    out->peak_reserved_bytes = stats.peak_reserved_bytes;
-    out->upstream_calls = stats.upstream_calls;
-    out->largest_free_bytes = stats.largest_free_bytes;
-    out->knows_largest_free = stats.knows_largest_free;
-  } else {
+  if (tm_allocator_get_stats(self->upstream, &stats) != TM_OK) {
+    tm_restore_error_(&kept);
     out->reserved_bytes = out->live_bytes;
     out->peak_reserved_bytes = out->peak_live_bytes;
-    tm_restore_error_(&kept);
+    return;
   }
+  stats.live_bytes = out->live_bytes;
+  stats.live_blocks = out->live_blocks;
+  stats.peak_live_bytes = out->peak_live_bytes;
+  stats.alloc_calls = out->alloc_calls;
+  *out = stats;
 }

@@ -1,5 +1,6 @@
 // The limit adaptor has a budget: bytes that may be live at a time, rounded to the alignment. What
-// goes beyond it is TM_ERR_NO_MEMORY, and the upstream is not asked.
+// goes beyond it is TM_ERR_NO_MEMORY, and the upstream is not asked. (tm_allocator_alloc then trims
+// once, and tries again, as for any allocator; tm_limit_reserve does not.)
 //
 // For admission, a part of the budget can be reserved. What is allocated out of a reservation
 // cannot fail for the budget, whatever others allocate meanwhile (it can for the upstream: what
@@ -82,11 +83,15 @@ TM_API void tm_limit_cancel(tm_limit_reservation* reservation);
 
 // In the block that follows, what the calling thread allocates through the reservation's limit
 // adaptor comes out of the reservation while it lasts, and then out of the budget. The innermost
-// one counts. As with every TM_WITH_*, `break` and `continue` leave that block only.
+// one counts. As with every TM_WITH_*, `break` and `continue` leave that block only. A longjmp must
+// not leave it: the thread would go on drawing.
 #define TM_WITH_RESERVATION(reservation) \
   TM_WITH_RESERVATION_((reservation), TM_UNIQUE_(tm_once_), TM_UNIQUE_(tm_draw_))
 
-//===-- What the macro uses -----------------------------------------------===//
+// The same until the end of the enclosing block.
+#define TM_USE_RESERVATION(reservation) TM_USE_RESERVATION_((reservation), TM_UNIQUE_(tm_draw_))
+
+//===-- What the macros use ------------------------------------------------===//
 
 // What the calling thread draws on; returns what it did before.
 TM_API tm_limit_reservation* tm_limit_draw_on_(tm_limit_reservation* reservation);
@@ -100,6 +105,10 @@ static inline void tm_limit_draw_as_before_(tm_limit_reservation** before) {
     for (__attribute__((cleanup(tm_limit_draw_as_before_), unused))     \
          tm_limit_reservation* before = tm_limit_draw_on_(reservation); \
          once && (once = 0, 1);)
+
+#define TM_USE_RESERVATION_(reservation, before)                                            \
+  __attribute__((cleanup(tm_limit_draw_as_before_), unused)) tm_limit_reservation* before = \
+      tm_limit_draw_on_(reservation)
 
 TM_EXTERN_C_END
 

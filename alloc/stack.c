@@ -865,7 +865,8 @@ tm_status tm_stack_pin(tm_allocator* allocator) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_pin", &was_unowned));
   stack* s = (stack*)allocator;
-  const tm_status status = pin_owned(s);
+  tm_status status = pin_owned(s);
+  status = status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, target(s), NULL) : status;
   leave(s, was_unowned);
   return status;
 }

@@ -34,7 +34,7 @@ typedef enum tm_status {
 
 enum {
   TM_ERROR_MESSAGE_SIZE = 384,  // bytes, the terminating NUL included
-  TM_ERROR_TRACE_SIZE = 512,    // bytes, the terminating NUL included
+  TM_ERROR_TRACE_SIZE = 448,    // bytes, the terminating NUL included
 };
 
 // A thread's latest failure.

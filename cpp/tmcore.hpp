@@ -693,6 +693,54 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
   return detail::created(tm_locked_adaptor_create(upstream.get()), then);
 }
 
+// A part of a limit adaptor's budget, given back at its end. Guards refer to it, so it stays where
+// it is. As tm/alloc/limit_adaptor.h says.
+class limit_reservation {
+ public:
+  // Where it fails and does not throw, it is false.
+  limit_reservation(allocator_ref limit, size_t bytes, on_failure then = {}) {
+    const tm_status status = tm_limit_reserve(limit.get(), bytes, &reservation_);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+  }
+  limit_reservation(const limit_reservation&) = delete;
+  limit_reservation& operator=(const limit_reservation&) = delete;
+  ~limit_reservation() { cancel(); }
+
+  explicit operator bool() const noexcept { return reservation_.limit != nullptr; }
+  size_t left() const noexcept { return reservation_.bytes; }  // bytes
+  tm_limit_reservation* get() noexcept { return &reservation_; }
+
+  // A block out of the reservation, which the limit adaptor deallocates.
+  [[nodiscard]] void* commit(size_t size, stream_ref on = {}, on_failure then = {}) {
+    void* block;
+    const tm_status status = tm_limit_commit(&reservation_, size, on.get(), &block);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    return block;
+  }
+  void cancel() noexcept { tm_limit_cancel(&reservation_); }
+
+ private:
+  tm_limit_reservation reservation_;
+};
+
+// While it lives, what the thread allocates through the reservation's limit adaptor comes out of
+// the reservation first.
+class reservation_guard {
+ public:
+  explicit reservation_guard(limit_reservation& reservation) noexcept
+      : before_(tm_limit_draw_on_(reservation.get())) {}
+  reservation_guard(const reservation_guard&) = delete;
+  reservation_guard& operator=(const reservation_guard&) = delete;
+  ~reservation_guard() { (void)tm_limit_draw_on_(before_); }
+
+ private:
+  tm_limit_reservation* before_;
+};
+
 //===-- Contexts ----------------------------------------------------------===//
 
 // A context of one's own, for fibers and tasks that carry theirs, or what was captured of one for

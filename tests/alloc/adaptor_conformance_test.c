@@ -1,5 +1,6 @@
-// What every allocator promises, asked of every adaptor over every allocator, and of every pair of
-// adaptors over a few. A process for each; its cases follow one another.
+// What every allocator promises, asked of every adaptor over every allocator, of every pair of
+// adaptors over a few, and of a stack over every adaptor. A process for each; its cases follow one
+// another.
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -54,3 +55,9 @@ ParameterizedTestParameters(adaptor_conformance, in_pairs) {
 }
 
 ParameterizedTest(const size_t* index, adaptor_conformance, in_pairs) { run_row(index, false); }
+
+ParameterizedTestParameters(adaptor_conformance, under_a_stack) {
+  return indices_from(CONFORMANCE_FIRST_STACKED, CONFORMANCE_STACKED);
+}
+
+ParameterizedTest(const size_t* index, adaptor_conformance, under_a_stack) { run_row(index, true); }

@@ -28,6 +28,7 @@ tm_status admit(tm_allocator* limit, size_t bytes) {
       status = tm_allocator_alloc(limit, 10, NULL, &blocks[1]);
       if (status != TM_OK) break;
     }
+  TM_USE_RESERVATION(&room);
   if (status == TM_OK) status = tm_limit_commit(&room, 1, NULL, &blocks[2]);
   tm_allocator_free(limit, blocks[0], 100, NULL);
   tm_allocator_free(limit, blocks[1], 10, NULL);

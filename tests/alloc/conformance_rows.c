@@ -221,30 +221,55 @@ static void wrap(conformance_row* row, int kind, int place, char* name, size_t s
   row->is_process_wide = false;
 }
 
+static const char* const pair_bases[CONFORMANCE_PAIR_BASES] = {"host", "cuda", "stack(cuda_pool)"};
+static const char* const stacked_bases[CONFORMANCE_STACKED_BASES] = {"host", "cuda_pool"};
+
+static conformance_row row_named(const char* name) {
+  size_t i = 0;
+  while (strcmp(rows[i].name, name) != 0) {
+    i++;
+  }
+  return rows[i];
+}
+
+static char inner_name[64];
+static char outer_name[96];
+
+static conformance_row single_at(size_t index) {
+  conformance_row row = rows[index / CONFORMANCE_ADAPTORS];
+  wrap(&row, 1 + (int)(index % CONFORMANCE_ADAPTORS), 0, inner_name, sizeof inner_name);
+  return row;
+}
+
+static conformance_row pair_at(size_t index) {
+  const size_t pairs = (size_t)CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS;
+  const int pair = (int)(index % pairs);
+  conformance_row row = row_named(pair_bases[index / pairs]);
+  wrap(&row, 1 + pair % CONFORMANCE_ADAPTORS, 0, inner_name, sizeof inner_name);
+  wrap(&row, 1 + pair / CONFORMANCE_ADAPTORS, 1, outer_name, sizeof outer_name);
+  return row;
+}
+
+static conformance_row stacked_at(size_t index) {
+  conformance_row row = row_named(stacked_bases[index / CONFORMANCE_ADAPTORS]);
+  wrap(&row, 1 + (int)(index % CONFORMANCE_ADAPTORS), 0, inner_name, sizeof inner_name);
+  (void)snprintf(outer_name, sizeof outer_name, "stack(%s)", row.name);
+  row.name = outer_name;
+  row.counts = true;
+  row.is_owned = true;
+  row.is_stacked = true;
+  return row;
+}
+
 conformance_row conformance_row_at(size_t index) {
-  static char inner[64];
-  static char outer[96];
-  static const char* const pair_bases[CONFORMANCE_PAIR_BASES] = {"host", "cuda",
-                                                                 "stack(cuda_pool)"};
   if (index < CONFORMANCE_FIRST_SINGLE) {
     return rows[index];
   }
   if (index < CONFORMANCE_FIRST_PAIR) {
-    index -= CONFORMANCE_FIRST_SINGLE;
-    conformance_row row = rows[index / CONFORMANCE_ADAPTORS];
-    wrap(&row, 1 + (int)(index % CONFORMANCE_ADAPTORS), 0, inner, sizeof inner);
-    return row;
+    return single_at(index - CONFORMANCE_FIRST_SINGLE);
   }
-  index -= CONFORMANCE_FIRST_PAIR;
-  const size_t pair = index % ((size_t)CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS);
-  const char* base = pair_bases[index / ((size_t)CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS)];
-  conformance_row row = rows[0];
-  for (size_t i = 0; strcmp(row.name, base) != 0; i++) {
-    row = rows[i];
-  }
-  wrap(&row, 1 + (int)(pair % CONFORMANCE_ADAPTORS), 0, inner, sizeof inner);
-  wrap(&row, 1 + (int)(pair / CONFORMANCE_ADAPTORS), 1, outer, sizeof outer);
-  return row;
+  return index < CONFORMANCE_FIRST_STACKED ? pair_at(index - CONFORMANCE_FIRST_PAIR)
+                                           : stacked_at(index - CONFORMANCE_FIRST_STACKED);
 }
 
 tm_allocator* conformance_create(const conformance_row* row) {
@@ -254,5 +279,5 @@ tm_allocator* conformance_create(const conformance_row* row) {
     tm_allocator_release(allocator);
     allocator = adaptor;
   }
-  return allocator;
+  return row->is_stacked ? create_stack_over(allocator) : allocator;
 }

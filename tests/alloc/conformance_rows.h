@@ -1,5 +1,5 @@
 // The allocators that the conformance suite runs on. A new allocator adds a row; every adaptor goes
-// over every row, and every two of them over a few.
+// over every row, every two of them over a few, and a stack over every adaptor.
 #ifndef TM_TESTS_ALLOC_CONFORMANCE_ROWS_H_
 #define TM_TESTS_ALLOC_CONFORMANCE_ROWS_H_
 
@@ -16,6 +16,9 @@ enum {
   CONFORMANCE_SINGLES = CONFORMANCE_ADAPTORS * CONFORMANCE_ROWS,
   CONFORMANCE_FIRST_PAIR = CONFORMANCE_FIRST_SINGLE + CONFORMANCE_SINGLES,
   CONFORMANCE_PAIRS = CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS * CONFORMANCE_PAIR_BASES,
+  CONFORMANCE_FIRST_STACKED = CONFORMANCE_FIRST_PAIR + CONFORMANCE_PAIRS,
+  CONFORMANCE_STACKED_BASES = 2,  // of the rows
+  CONFORMANCE_STACKED = CONFORMANCE_ADAPTORS * CONFORMANCE_STACKED_BASES,
 };
 
 typedef struct conformance_row {
@@ -30,6 +33,7 @@ typedef struct conformance_row {
   bool is_process_wide;
   bool is_owned;    // one thread at a time allocates
   bool is_refused;  // a combination that cannot be safe: it is not made
+  bool is_stacked;  // with a stack over all
   int adaptors[2];  // over what `create` makes, the first one first; 0: none
 } conformance_row;
 

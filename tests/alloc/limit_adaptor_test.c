@@ -157,6 +157,24 @@ Test(limit_adaptor, a_block_draws_on_its_reservation_and_then_on_the_budget) {
   tm_allocator_free(other, elsewhere, 64, NULL);
 }
 
+Test(limit_adaptor, a_guard_draws_until_its_block_ends) {
+  tm_auto_allocator adaptor = create(tm_host_allocator(), 1024);
+  tm_limit_reservation room;
+  cr_assert(eq(int, tm_limit_reserve(adaptor, 512, &room), TM_OK));
+  void* blocks[2] = {NULL};
+  {
+    TM_USE_RESERVATION(NULL);
+    TM_USE_RESERVATION(&room);
+    cr_expect(eq(int, take(adaptor, 256, &blocks[0]), TM_OK));
+  }
+  cr_expect(eq(sz, room.bytes, 256));
+  cr_expect(eq(int, take(adaptor, 256, &blocks[1]), TM_OK));
+  cr_expect(eq(sz, room.bytes, 256));
+  tm_limit_cancel(&room);
+  tm_allocator_free(adaptor, blocks[0], 256, NULL);
+  tm_allocator_free(adaptor, blocks[1], 256, NULL);
+}
+
 Test(limit_adaptor, a_smaller_budget_takes_nothing_away) {
   tm_auto_allocator adaptor = create(tm_host_allocator(), 1024);
   void* a;

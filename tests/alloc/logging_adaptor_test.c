@@ -216,6 +216,7 @@ Test(logging_adaptor, an_earlier_file_is_emptied) {
   cr_assert(file != NULL && fputs("old\n", file) > 0);
   cr_assert(fclose(file) == 0);
   tm_auto_allocator adaptor = create(tm_host_allocator());
+  cr_expect(eq(int, tm_logging_check(adaptor), TM_OK));
   cr_expect(eq(int, read_log(), 0));
 }
 

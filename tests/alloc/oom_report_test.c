@@ -376,6 +376,26 @@ Test(oom_report, a_reservation_trims_once_and_tries_again) {
   cr_expect(eq(u64, report->largest_free_bytes, 8 * MIB));
 }
 
+Test(oom_report, a_pin_that_finds_no_region_reports) {
+  counting_allocator upstream;
+  exhausted_upstream(&upstream, 4 * MIB);
+  tm_auto_allocator stack = tm_stack_allocator_create(&upstream.base, NULL, NULL);
+  void* kept;
+  void* block;
+  cr_assert(eq(int, tm_allocator_alloc(stack, 3 * MIB, NULL, &kept), TM_OK));
+  cr_assert(eq(int, tm_stack_reset(stack), TM_OK));  // the next iteration wants 3 MiB again
+  upstream.budget = upstream.live_bytes;
+  cr_expect(eq(int, tm_stack_pin(stack), TM_ERR_NO_MEMORY));
+  cr_assert(tm_last_oom_report() != NULL);
+  cr_expect(eq(u64, tm_last_oom_report()->asked_bytes, 3 * MIB));
+  cr_expect(eq(u64, tm_last_oom_report()->live_bytes, 3 * MIB));
+  tm_allocator_free(stack, kept, 3 * MIB, NULL);
+  cr_assert(eq(int, tm_stack_pin(stack), TM_OK));  // in the region that is free again
+  cr_expect(eq(int, tm_allocator_alloc(stack, 4 * MIB, NULL, &block), TM_ERR_NO_MEMORY));
+  cr_expect(eq(u64, tm_last_oom_report()->asked_bytes, 4 * MIB));
+  cr_assert(eq(int, tm_stack_unpin(stack), TM_OK));
+}
+
 Test(oom_report, a_stack_that_cannot_begin_says_why) {
   counting_allocator upstream;
   exhausted_upstream(&upstream, MIB);

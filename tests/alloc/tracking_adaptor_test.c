@@ -96,6 +96,9 @@ Test(tracking_adaptor, a_report_has_the_largest_holders_first) {
   cr_expect(strcmp(cut + sizeof cut - 4, "...") == 0);
   tm_allocator_free(adaptor, blocks[0], 10, NULL);
   tm_allocator_free(adaptor, blocks[1], 1000, NULL);
+  cr_assert(eq(int, tm_tracking_report(adaptor, text, sizeof text), TM_OK));
+  cr_expect(strstr(text, "\n  1000 bytes in 1 block, the oldest") != NULL, "%s", text);
+  cr_expect(strstr(text, ": small (") == NULL, "%s", text);
   tm_allocator_free(adaptor, blocks[2], 1000, NULL);
   tm_allocator_free(adaptor, blocks[3], 500, NULL);
   cr_assert(eq(int, tm_tracking_report(adaptor, text, sizeof text), TM_OK));

@@ -67,12 +67,43 @@ void an_exception_ends_drawing_on_a_reservation() {
   tm_limit_cancel(&room);
 }
 
+void a_reservation_gives_back_at_its_end() {
+  counting_upstream upstream;
+  const tmcore::allocator limit = tmcore::limit_adaptor(upstream.get(), 1024);
+  {
+    tmcore::limit_reservation room(limit, 768);
+    TM_CHECK(room);
+    TM_CHECK(!tmcore::limit_reservation(limit, 512, std::nothrow));
+    void* committed = room.commit(256);
+    void* drawn = nullptr;
+    {
+      const tmcore::reservation_guard guard(room);
+      drawn = limit.allocate(256);
+    }
+    TM_CHECK_EQ(room.left(), 256u);
+    bool thrown = false;
+    try {
+      (void)room.commit(512);
+    } catch (const tmcore::error& e) {
+      thrown = e.code() == TM_ERR_OUT_OF_RANGE;
+    }
+    TM_CHECK(thrown);
+    TM_CHECK_EQ(room.commit(512, {}, std::nothrow), nullptr);
+    limit.deallocate(committed, 256);
+    limit.deallocate(drawn, 256);
+  }
+  tm_limit_state state;
+  TM_CHECK_OK(tm_limit_get(limit.get(), &state));
+  TM_CHECK_EQ(state.used + state.reserved, 0u);
+}
+
 }  // namespace
 
 int main() {
   RUN_TEST(all_of_them_nest);
   RUN_TEST(what_is_refused_throws);
   RUN_TEST(an_exception_ends_drawing_on_a_reservation);
+  RUN_TEST(a_reservation_gives_back_at_its_end);
   std::printf("adaptors pass\n");
   return 0;
 }
