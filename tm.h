@@ -20,6 +20,7 @@
 #include "tm/alloc/limit_adaptor.h"
 #include "tm/alloc/locked_adaptor.h"
 #include "tm/alloc/logging_adaptor.h"
+#include "tm/alloc/oom_report.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
 #include "tm/alloc/statistics_adaptor.h"

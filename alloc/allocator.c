@@ -200,12 +200,14 @@ bool tm_allocator_trim_to_retry_(tm_allocator* allocator) {
 
 tm_status tm_allocator_alloc(tm_allocator* allocator, size_t size, tm_stream* stream, void** out) {
   tm_retry_parked_();
-  const tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
-  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator ||
-      !tm_allocator_trim_to_retry_(allocator)) {
+  tm_status status = tm_allocator_alloc_nested_(allocator, size, stream, out);
+  if (TM_LIKELY(status != TM_ERR_NO_MEMORY) || !allocator) {
     return status;
   }
-  return tm_allocator_alloc_nested_(allocator, size, stream, out);
+  if (tm_allocator_trim_to_retry_(allocator)) {
+    status = tm_allocator_alloc_nested_(allocator, size, stream, out);
+  }
+  return status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, size, stream) : status;
 }
 
 tm_status tm_stream_follow_(tm_stream* stream, tm_stream* own) {

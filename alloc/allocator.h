@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "tm/alloc/device.h"
+#include "tm/alloc/oom_report.h"
 #include "tm/alloc/stream.h"
 #include "tm/base/attributes.h"
 #include "tm/base/status.h"
@@ -35,7 +36,9 @@ typedef struct tm_allocator_stats {
   uint64_t peak_reserved_bytes;  // the largest reserved_bytes so far
   uint64_t alloc_calls;          // allocations asked for, failures included
   uint64_t upstream_calls;       // allocations and frees asked of the upstream
-  uint64_t largest_free_bytes;  // held, not in use and in one piece; 0 also where that is not known
+  uint64_t largest_free_bytes;   // held and in no use, in one piece: what it can hand out by itself
+  uint64_t limit_bytes;          // that it may hold or hand out at most; 0: no limit of its own
+  bool knows_largest_free;       // whether largest_free_bytes is known; else it is 0
 } tm_allocator_stats;
 
 // How much of what is held and not in use lies outside the largest free block: 0 where it is in one
@@ -63,7 +66,8 @@ TM_API void tm_allocator_release(tm_allocator* allocator);
 // Allocates `size` bytes and stores the block in `*out`. A `size` of 0 succeeds and stores NULL.
 // `stream` is the one the block is first and last used on; NULL: the allocator's own. Where it is
 // not the allocator's own, it is made to wait (on the device) until the block is ready.
-// An allocator that is out of memory trims itself and tries once more before it fails.
+// An allocator that is out of memory trims itself and tries once more before it fails; then
+// tm_last_oom_report() says what there is.
 // Ownership: the caller owns the block, gives it back with tm_allocator_free, and keeps the
 //            allocator alive until then.
 // Errors: TM_ERR_INVALID (NULL, a size over PTRDIFF_MAX), TM_ERR_OVERFLOW (rounding up to the
@@ -133,6 +137,10 @@ typedef struct tm_allocator_vtable {
   // not rounded, and at most PTRDIFF_MAX. alloc_storage fills the whole storage.
   tm_status (*alloc_storage)(tm_allocator* self, size_t size, tm_storage** out);
   void (*free_storage)(tm_allocator* self, tm_storage* storage);
+  // Optional, for what tracks its blocks: writes those who hold most, at most `capacity`, in
+  // falling order, and returns how many. Called after a failure for want of memory: allocates
+  // nothing.
+  uint32_t (*top_holders)(tm_allocator* self, tm_oom_holder* out, uint32_t capacity);
 } tm_allocator_vtable;
 
 // The slots of a context that a pushed allocator fills: that of its device type in the lower half,
@@ -182,8 +190,9 @@ TM_API void tm_allocator_deinit_(tm_allocator* allocator);
 TM_API TM_NODISCARD tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size,
                                                          tm_stream* stream, void** out);
 
-// After a failure for want of memory: trims the allocator, so that the caller can try once more.
-// The error record stays. False where the allocator cannot be trimmed.
+// After a failure for want of memory: trims the allocator, so that the caller can try once more,
+// and then reports by tm_raise_oom_. The error record stays. False where the allocator cannot be
+// trimmed.
 TM_API bool tm_allocator_trim_to_retry_(tm_allocator* allocator);
 
 // Makes `stream` wait for an allocator's `own` one, unless one of the two is being captured.

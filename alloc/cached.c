@@ -692,6 +692,8 @@ static tm_status cached_get_stats(tm_allocator* base, tm_allocator_stats* out) {
   *out = s->counters;
   out->reserved_bytes -= s->on_its_way;
   out->largest_free_bytes = two_level_largest(&s->blocks.index);
+  out->knows_largest_free = true;
+  out->limit_bytes = s->maximum == SIZE_MAX ? 0 : s->maximum;
   unlock(s);
   return TM_OK;
 }

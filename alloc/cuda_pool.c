@@ -19,6 +19,7 @@ typedef struct cuda_pool {
   tm_allocator base_allocator;  // must be first
   cudaMemPool_t pool;
   bool owned;
+  size_t maximum_bytes;  // 0: no limit
   tm_allocator_stats counters;
   pthread_mutex_t lock;  // guards what follows
   void** noted;
@@ -163,6 +164,7 @@ static tm_status cuda_pool_trim(tm_allocator* base, size_t keep) {
 static tm_status cuda_pool_get_stats(tm_allocator* base, tm_allocator_stats* out) {
   cuda_pool* self = (cuda_pool*)base;
   tm_count_read_(&self->counters, out);
+  out->limit_bytes = self->maximum_bytes;
   TM_ON_DEVICE(base->device.id);
   TM_TRY_CUDA(
       cudaMemPoolGetAttribute(self->pool, cudaMemPoolAttrReservedMemCurrent, &out->reserved_bytes));
@@ -277,6 +279,7 @@ tm_allocator* tm_cuda_pool_allocator_create(tm_stream* stream,
     return NULL;
   }
   self->owned = !options->default_pool;
+  self->maximum_bytes = options->maximum_bytes;
   pthread_mutex_init(&self->lock, NULL);
   tm_allocator_init_(&self->base_allocator, &cuda_pool_vtable, device, stream);
   return &self->base_allocator;

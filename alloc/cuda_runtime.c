@@ -195,12 +195,8 @@ tm_status tm_cuda_alloc_status_(cudaError_t code, const char* who, size_t size, 
     return tm_cuda_status_(code, call, file, line);
   }
   (void)cudaGetLastError();
-  size_t available = 0;
-  size_t total = 0;
-  tm_cuda_ignore_(cudaMemGetInfo(&available, &total));
-  return tm_raise_(TM_ERR_NO_MEMORY, file, line,
-                   "%s: %zu bytes asked; device %d has %zu of %zu bytes free (%s: %s)", who, size,
-                   (int)entered_device, available, total, call, cudaGetErrorName(code));
+  return tm_raise_(TM_ERR_NO_MEMORY, file, line, "%s: device %d has no %zu bytes (%s: %s)", who,
+                   (int)entered_device, size, call, cudaGetErrorName(code));
 }
 
 //===-- Devices -----------------------------------------------------------===//

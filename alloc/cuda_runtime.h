@@ -39,8 +39,8 @@ void tm_cuda_ignore_(cudaError_t code);
 tm_status tm_cuda_query_(cudaError_t code, bool* out, const char* call, const char* file, int line);
 #define TM_CUDA_QUERY(call, out) tm_cuda_query_((call), (out), #call, __FILE__, __LINE__)
 
-// The same for an allocation: running out of memory says who asked for how many bytes, and what the
-// device entered last has.
+// The same for an allocation: running out of memory says who asked for how many bytes of the device
+// entered last. What there is, the report says (oom_report.h).
 tm_status tm_cuda_alloc_status_(cudaError_t code, const char* who, size_t size, const char* call,
                                 const char* file, int line);
 #define TM_CUDA_ALLOC_STATUS(who, size, call) \

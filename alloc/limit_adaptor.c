@@ -114,13 +114,22 @@ static void limit_free(tm_allocator* self, void* ptr, size_t size, tm_stream* st
   refund((limit*)self, &(charge){.bytes = bytes});
 }
 
+// The upstream's, and the budget also where that keeps none.
+static tm_status limit_get_stats(tm_allocator* self, tm_allocator_stats* out) {
+  const tm_status status = tm_adaptor_get_stats_(self, out);
+  tm_adaptor_lock_(self);
+  out->limit_bytes = ((const limit*)self)->state.budget;
+  tm_adaptor_unlock_(self);
+  return status;
+}
+
 static const tm_allocator_vtable limit_vtable = {
     .name = "limit",
     .destroy = tm_adaptor_destroy_,
     .alloc = limit_alloc,
     .free = limit_free,
     .trim = tm_adaptor_trim_,
-    .get_stats = tm_adaptor_get_stats_,
+    .get_stats = limit_get_stats,
 };
 
 tm_allocator* tm_limit_adaptor_create(tm_allocator* upstream, size_t bytes) {

@@ -294,9 +294,25 @@ static tm_status pinned_trim(tm_allocator* self, size_t keep) {
   return TM_OK;
 }
 
+// Of the blocks that are known to be idle.
+static size_t largest_idle(void) {
+  size_t largest = 0;
+  const pinned_block* block;
+  pthread_mutex_lock(&pinned.lock);
+  TAILQ_FOREACH(block, &pinned.by_age, in_age) {
+    if (block->state == IDLE && block->bytes > largest) {
+      largest = block->bytes;
+    }
+  }
+  pthread_mutex_unlock(&pinned.lock);
+  return largest;
+}
+
 static tm_status pinned_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   (void)self;
   tm_count_read_(&pinned.counters, out);
+  out->knows_largest_free = tm_cuda_usable_();  // in a forked child the lock may be held for ever
+  out->largest_free_bytes = out->knows_largest_free ? largest_idle() : 0;
   return TM_OK;
 }
 

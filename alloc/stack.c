@@ -202,12 +202,18 @@ static void pop_region(stack* s) {
   add_spare(s, region);
 }
 
-// Obtains a region of `wanted` bytes or, where there is not that much, of `size`.
+// Obtains a region of `wanted` bytes or, where there is not that much, of `size`. What is known not
+// to be there is not asked for.
 static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region** out) {
-  const tm_status status = obtain_region(s, larger(wanted, GROWTH_MINIMUM), out);
-  return status == TM_ERR_NO_MEMORY && size < larger(wanted, GROWTH_MINIMUM)
-             ? obtain_region(s, size, out)
-             : status;
+  const size_t most = larger(wanted < s->unobtainable ? wanted : size, GROWTH_MINIMUM);
+  const tm_status status = obtain_region(s, most, out);
+  if (status != TM_ERR_NO_MEMORY || size >= most) {
+    return status;
+  }
+  if (wanted > size && wanted < s->unobtainable) {
+    s->unobtainable = wanted;
+  }
+  return obtain_region(s, size, out);
 }
 
 // Obtains a region of the target in place of smaller ones, which are given back only afterwards.
@@ -235,7 +241,7 @@ static stack_region* consolidate(stack* s, size_t wanted) {
 static tm_status begin_chain(stack* s, size_t size) {
   const size_t wanted = larger(size, target(s));
   stack_region* region = take_spare(s, wanted);
-  region = region ? region : consolidate(s, wanted);
+  region = region || !s->spares ? region : consolidate(s, wanted);
   region = region ? region : take_spare(s, size);  // the smallest, as the chain first grew
   if (!region) {
     TM_TRY(refuse_while_capturing(s, size));
@@ -657,6 +663,15 @@ static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
   return bytes;
 }
 
+// What a request can get without an upstream call.
+static size_t largest_free(const stack* s) {
+  size_t largest = s->current->capacity - s->current->used;
+  for (const stack_region* spare = s->pins ? NULL : s->spares; spare; spare = spare->below) {
+    largest = larger(largest, spare->capacity);
+  }
+  return largest;
+}
+
 static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   stack* s = (stack*)self;
   bool was_unowned = false;
@@ -668,6 +683,9 @@ static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   out->peak_reserved_bytes = s->peak_reserved;
   out->alloc_calls = s->alloc_calls;
   out->upstream_calls = s->upstream_calls;
+  out->largest_free_bytes = largest_free(s);
+  out->knows_largest_free = true;
+  out->limit_bytes = s->maximum == SIZE_MAX ? 0 : s->maximum;
   leave(s, was_unowned);
   return TM_OK;
 }
@@ -723,6 +741,13 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
   s->fenced = !membarrier_works;
 }
 
+// The first region was not to be had.
+static void report_creation(stack* s, tm_status status, size_t bytes) {
+  if (status == TM_ERR_NO_MEMORY) {
+    (void)tm_raise_oom_(&s->base, bytes, NULL);
+  }
+}
+
 tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* stream,
                                         const tm_stack_options* options) {
   if (check_options(upstream, stream, options) != TM_OK) {
@@ -735,7 +760,9 @@ tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* strea
   init_stack(s, upstream, stream, options);
   if (options && options->initial_bytes) {
     stack_region* region;
-    if (obtain_region(s, options->initial_bytes, &region) != TM_OK) {
+    const tm_status status = obtain_region(s, options->initial_bytes, &region);
+    if (status != TM_OK) {
+      report_creation(s, status, options->initial_bytes);
       finish(s);
       return NULL;
     }
@@ -767,8 +794,10 @@ static tm_status reserve_owned(stack* s, size_t bytes) {
       !tm_checked_add(extent(s), rounded, &end) || end > PTRDIFF_MAX) {
     return TM_RAISE(TM_ERR_INVALID, "stack: a reservation of %zu bytes asked", bytes);
   }
-  s->unobtainable = SIZE_MAX;  // worth asking again
-  TM_TRY(make_room(s, rounded));
+  if (rounded > s->current->capacity - s->current->used) {
+    s->unobtainable = SIZE_MAX;  // worth asking again
+    TM_TRY(make_room(s, rounded));
+  }
   s->reservation = rounded;
   s->reserved_end = rounded ? extent(s) + rounded : 0;
   return TM_OK;
@@ -778,7 +807,11 @@ tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_reserve", &was_unowned));
   stack* s = (stack*)allocator;
-  const tm_status status = reserve_owned(s, bytes);
+  tm_status status = reserve_owned(s, bytes);
+  if (status == TM_ERR_NO_MEMORY && tm_allocator_trim_to_retry_(allocator)) {
+    status = reserve_owned(s, bytes);
+  }
+  status = status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, bytes, NULL) : status;
   leave(s, was_unowned);
   return status;
 }
@@ -835,7 +868,8 @@ tm_status tm_stack_pin(tm_allocator* allocator) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_pin", &was_unowned));
   stack* s = (stack*)allocator;
-  const tm_status status = pin_owned(s);
+  tm_status status = pin_owned(s);
+  status = status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, target(s), NULL) : status;
   leave(s, was_unowned);
   return status;
 }

@@ -54,7 +54,9 @@ TM_API bool tm_is_stack(const tm_allocator* allocator);
 // Has at least `bytes` free to allocate without an upstream call, in one piece above what is in
 // use. This is the reservation that cannot fail later. It replaces an earlier one, and trimming
 // leaves it alone: reserve 0 to give it up. Bookkeeping beyond 256 blocks may still come from the
-// heap. Errors: also those of the upstream's allocation; then an earlier reservation still holds.
+// heap. Where memory runs out, the stack trims itself and tries once more, as an allocation does;
+// tm_context_reserve also asks the context's handlers. Errors: also those of the upstream's
+// allocation; then an earlier reservation still holds.
 TM_API TM_NODISCARD tm_status tm_stack_reserve(tm_allocator* stack, size_t bytes);
 
 // Starts an iteration: regions that still hold live blocks are retired until their last block is

@@ -262,9 +262,10 @@ static tm_status reject(tm_allocator* allocator, size_t size, tm_storage** out) 
 tm_status tm_storage_alloc_failed_(tm_status status, tm_allocator* allocator, size_t size,
                                    tm_stream* stream, tm_storage** out) {
   *out = NULL;
-  return status == TM_ERR_NO_MEMORY && tm_allocator_trim_to_retry_(allocator)
-             ? alloc_once(allocator, size, stream, out)
-             : status;
+  if (status == TM_ERR_NO_MEMORY && tm_allocator_trim_to_retry_(allocator)) {
+    status = alloc_once(allocator, size, stream, out);
+  }
+  return status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, size, stream) : status;
 }
 
 tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size, tm_stream* stream,

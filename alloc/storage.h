@@ -101,7 +101,7 @@ TM_API TM_NODISCARD tm_status tm_storage_record_stream(tm_storage* storage, tm_s
 
 TM_API TM_NODISCARD tm_status tm_storage_alloc_general_(tm_allocator* allocator, size_t size,
                                                         tm_stream* stream, tm_storage** out);
-// The allocator's own storage was refused with `status`: trims and tries again where that may help.
+// The storage was refused with `status`: trims, tries again and reports where memory ran out.
 TM_API TM_COLD TM_NODISCARD tm_status tm_storage_alloc_failed_(tm_status status,
                                                                tm_allocator* allocator, size_t size,
                                                                tm_stream* stream, tm_storage** out);

@@ -19,14 +19,12 @@
 #include "base/stderr_line.h"
 #include "base/text.h"
 #include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/oom_report.h"
 #include "tm/base/fatal.h"
 #include "tm/base/trace.h"
 #include "tm/log.h"
 
-enum {
-  LINE_SIZE = TM_TRACKING_SCOPE_SIZE + 128,  // bytes of a line of a report
-  TOP_HOLDERS = 3,                           // in the message of an allocation that failed
-};
+enum { LINE_SIZE = TM_TRACKING_SCOPE_SIZE + 128 };  // bytes of a line of a report
 
 typedef struct holder {
   tm_block_node_ node;  // must be first
@@ -203,32 +201,24 @@ static void write_report(tracking* t, tm_text* out) {
   }
 }
 
-// "; held: 2048 bytes by a (a.c:1) < b (b.c:2); 256 bytes by ..."
-static void write_top_holders(tracking* t, tm_text* out) {
-  char line[LINE_SIZE];
-  begin_report(t);
-  for (int i = 0; i < TOP_HOLDERS; i++) {
-    const holder* h = next_largest(t);
-    if (!h) {
-      return;
-    }
-    (void)snprintf(line, sizeof line, "; %s%zu bytes by %s", i ? "" : "held: ", h->bytes, h->path);
-    tm_text_add_string_(out, line);
-  }
+static void describe_holder(const holder* h, tm_oom_holder* out) {
+  out->bytes = h->bytes;
+  out->blocks = h->blocks;
+  tm_text path = tm_text_of_(out->scope, sizeof out->scope);
+  tm_text_add_string_(&path, h->path);
+  tm_text_finish_(&path);
 }
 
-static TM_COLD tm_status raise_with_holders(tracking* t, tm_status status) {
-  const tm_error failure = *tm_last_error();
-  char text[TM_ERROR_MESSAGE_SIZE];
-  tm_text out = tm_text_of_(text, sizeof text);
-  tm_text_add_string_(&out, failure.message);
-  if (!strstr(failure.message, "; held: ")) {  // those of an adaptor below are nearer
-    tm_adaptor_lock_(&t->base);
-    write_top_holders(t, &out);
-    tm_adaptor_unlock_(&t->base);
+static uint32_t tracking_top_holders(tm_allocator* self, tm_oom_holder* out, uint32_t capacity) {
+  tracking* t = (tracking*)self;
+  uint32_t count = 0;
+  tm_adaptor_lock_(self);
+  t->reports++;
+  for (const holder* h; count < capacity && (h = next_largest(t)) != NULL; count++) {
+    describe_holder(h, &out[count]);
   }
-  tm_text_finish_(&out);
-  return tm_raise_(status, failure.file, failure.line, "%s", text);
+  tm_adaptor_unlock_(self);
+  return count;
 }
 
 //===-- Slots ---------------------------------------------------------------===//
@@ -251,7 +241,7 @@ static tm_status ask_and_note(tracking* t, tracked_block* block, tm_stream* stre
   }
   drop_holder(t, block->holder);
   tm_bookkeeping_free(block);
-  return status == TM_ERR_NO_MEMORY ? raise_with_holders(t, status) : status;
+  return status;
 }
 
 static tm_status tracking_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
@@ -377,6 +367,7 @@ static const tm_allocator_vtable tracking_vtable = {
     .free = tracking_free,
     .trim = tm_adaptor_trim_,
     .get_stats = tm_adaptor_get_stats_,
+    .top_holders = tracking_top_holders,
 };
 
 //===-- Public functions ----------------------------------------------------===//

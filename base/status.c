@@ -7,6 +7,7 @@
 #include "tm/base/trace.h"
 
 static __thread tm_error last_error = {.file = ""};
+static uint64_t failures;  // of all threads so far; read and written with __atomic
 
 const char* tm_status_name(tm_status status) {
   switch (status) {
@@ -49,6 +50,7 @@ tm_status tm_last_status(void) { return last_error.code; }
 void tm_clear_error(void) {
   last_error.code = TM_OK;
   last_error.line = 0;
+  last_error.number = 0;
   last_error.file = "";
   last_error.message[0] = '\0';
   last_error.trace[0] = '\0';
@@ -64,6 +66,7 @@ tm_status tm_raise_(tm_status code, const char* file, int line, const char* form
   snprintf(last_error.message, sizeof last_error.message, "%s", message);
   last_error.code = code;
   last_error.line = line;
+  last_error.number = __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);
   last_error.file = tm_source_path_(file);
   tm_trace_text(last_error.trace, sizeof last_error.trace);
   return code;

@@ -34,7 +34,7 @@ typedef enum tm_status {
 
 enum {
   TM_ERROR_MESSAGE_SIZE = 384,  // bytes, the terminating NUL included
-  TM_ERROR_TRACE_SIZE = 512,    // bytes, the terminating NUL included
+  TM_ERROR_TRACE_SIZE = 448,    // bytes, the terminating NUL included
 };
 
 // A thread's latest failure.
@@ -45,6 +45,7 @@ typedef struct tm_error {
                                         // TM_SRC_FULL_PATH is set; "" where there was no failure
   char message[TM_ERROR_MESSAGE_SIZE];  // who, what was asked, what is there; with units
   char trace[TM_ERROR_TRACE_SIZE];      // the open scopes, innermost first; "" where none
+  uint64_t number;                      // of this failure in the process; 0: no failure yet
 } tm_error;
 
 // The constant's name, e.g. "TM_ERR_NO_MEMORY"; "TM_ERR_UNKNOWN" for a value that is no status.

@@ -40,7 +40,7 @@ void context_set_base(context_object* object) {
 
 void context_init(context_object* object, captured_context* captured) {
   object->references = 1;
-  object->failing = nowhere;
+  object->hot.failing = nowhere;
   object->captured = captured;
   object->trace_top = captured ? captured->trace_top : NULL;
   context_set_base(object);
@@ -60,7 +60,7 @@ static void abandon_context(context_object* object) {
   if (object->entered_depth == 0) {
     object->hot.top = NULL;
     object->hot.depth = 0;
-    object->failing = nowhere;
+    object->hot.failing = nowhere;
     context_set_base(object);
     tm_thread_.trace_top = object->trace_top;  // as it was
   }
@@ -84,7 +84,7 @@ static void abandon_scopes(void* unused) {
   }
   first_context.hot.top = NULL;
   first_context.hot.depth += left;
-  first_context.failing = nowhere;
+  first_context.hot.failing = nowhere;
   context_set_base(&first_context);
 }
 
@@ -421,7 +421,7 @@ tm_context_mark tm_context_save(void) {
       .depth = context->depth,
       .trace_top = tm_thread_.trace_top,
       .oom_handler = context->current[TM_SLOT_OOM_HANDLER_],
-      .failing = ((context_object*)context)->failing,
+      .failing = context->failing,
   };
 }
 
@@ -451,7 +451,7 @@ static size_t drop_entries(tm_context* context, tm_frame* top, size_t depth) {
   context->top = top;
   context->depth = depth;
   rebuild_current(context, top);
-  ((context_object*)context)->failing = nowhere;
+  context->failing = nowhere;
   return dropped;
 }
 
@@ -468,7 +468,7 @@ size_t tm_context_restore(const tm_context_mark* mark) {
   }
   dropped += drop_entries(mark->context, mark->top, mark->depth);
   mark->context->current[TM_SLOT_OOM_HANDLER_] = mark->oom_handler;
-  ((context_object*)mark->context)->failing = mark->failing;
+  mark->context->failing = mark->failing;
   tm_thread_.trace_top = mark->trace_top;
   return dropped;
 }

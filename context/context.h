@@ -24,6 +24,7 @@
 
 #include "tm/alloc/allocator.h"
 #include "tm/alloc/device.h"
+#include "tm/alloc/oom_report.h"
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
 #include "tm/base/attributes.h"
@@ -63,9 +64,10 @@ typedef struct tm_context tm_context;
 
 // What a handler is told about an allocation that failed.
 typedef struct tm_oom_request {
-  tm_device device;  // where
-  size_t size;       // bytes that were asked for
-  int attempt;       // 1 for the first handler call of this allocation
+  tm_device device;             // where
+  size_t size;                  // bytes that were asked for
+  int attempt;                  // 1 for the first handler call of this allocation
+  const tm_oom_report* report;  // of the latest attempt, for the time of the call; may be NULL
 } tm_oom_request;
 
 // Frees what it can and returns whether it freed anything: true has the allocation tried again.
@@ -107,12 +109,20 @@ TM_API size_t tm_context_depth(void);
 //===-- Allocating --------------------------------------------------------===//
 
 // Allocates `size` bytes (not 0) from `allocator`, or from the current allocator of `device` where
-// that is NULL, on the current stream. When memory runs out, the context's handlers are asked.
-// Ownership: the caller owns one reference.
-// Errors: TM_ERR_UNAVAILABLE (no current allocator), and as tm_storage_alloc. On error `*out` is
+// that is NULL, on the current stream. When memory runs out, the context's handlers are asked;
+// where they do not help, tm_last_oom_report() is of the last attempt. Ownership: the caller owns
+// one reference. Errors: TM_ERR_UNAVAILABLE (no current allocator), and as tm_storage_alloc. On
+// error `*out` is
 //         NULL.
 TM_API TM_NODISCARD tm_status tm_context_alloc(tm_allocator* allocator, tm_device device,
                                                size_t size, tm_storage** out);
+
+// tm_stack_reserve, with the handlers asked when memory runs out: how a step is admitted.
+//
+//   TM_WITH_OOM_HANDLER(drop_prefix_cache, cache) TM_TRY(tm_context_reserve(stack, step_bytes));
+//
+// Errors: as tm_stack_reserve. On error an earlier reservation still holds.
+TM_API TM_NODISCARD tm_status tm_context_reserve(tm_allocator* stack, size_t bytes);
 
 //===-- Contexts as objects -----------------------------------------------===//
 
@@ -204,6 +214,7 @@ struct tm_context {
   tm_frame* top;
   size_t depth;
   void* current[TM_SLOTS_];
+  tm_device failing;  // whose out-of-memory handler runs; a type of -1: none
 };
 
 // Explicit push and pop, for code whose scopes are not blocks: `frame` is the caller's and stays

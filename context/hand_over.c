@@ -80,7 +80,7 @@ void context_release_captured(captured_context* what) {
 
 static token_block* capture(const char* caller, bool move) {
   const context_object* from = (const context_object*)tm_context_get_();
-  if (!tm_device_equal(from->failing, nowhere)) {
+  if (!tm_device_equal(from->hot.failing, nowhere)) {
     (void)TM_RAISE(TM_ERR_INVALID, "%s inside an out-of-memory handler", caller);
     return NULL;
   }

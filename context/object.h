@@ -20,7 +20,6 @@ typedef struct context_object {
   tm_frame* entered_top;            // where it stood when it became current
   size_t entered_depth;
   tm_trace_frame* trace_top;          // its own trace, while it is not current
-  tm_device failing;                  // whose out-of-memory handler runs; a type of -1: none
   int32_t references;                 // atomic
   struct captured_context* captured;  // of a token; else NULL
   struct context_object* token;       // retained; of a context that stands for one; else NULL

@@ -4,6 +4,8 @@
 
 #include "context/object.h"
 #include "tm/alloc/allocator.h"
+#include "tm/alloc/oom_report.h"
+#include "tm/alloc/stack.h"
 #include "tm/alloc/storage.h"
 #include "tm/base/fatal.h"
 
@@ -42,7 +44,7 @@ typedef struct handler_state {
 
 static void put_back(const handler_state* state) {
   state->object->hot.current[TM_SLOT_OOM_HANDLER_] = state->handlers;
-  state->object->failing = state->failing;
+  state->object->hot.failing = state->failing;
 }
 
 // Copies the entry of a handler, which longjmp may have left.
@@ -60,9 +62,9 @@ static bool run_handler(const tm_frame* entry, const tm_oom_request* request) {
   tm_context* context = tm_context_get_();
   context_object* object = (context_object*)context;
   __attribute__((cleanup(put_back), unused))
-  const handler_state state = {object, context->current[TM_SLOT_OOM_HANDLER_], object->failing};
+  const handler_state state = {object, context->current[TM_SLOT_OOM_HANDLER_], object->hot.failing};
   context->current[TM_SLOT_OOM_HANDLER_] = entry->saved;
-  object->failing = request->device;
+  object->hot.failing = request->device;
   tm_allocator refusing;
   tm_allocator_init_(&refusing, &refuse_vtable, request->device, NULL);
   refusing.references = TM_IMMORTAL_;
@@ -70,29 +72,86 @@ static bool run_handler(const tm_frame* entry, const tm_oom_request* request) {
   return ((tm_oom_handler)entry->value)(request, entry->saved_on_device);
 }
 
-tm_status tm_context_ask_handlers_(tm_allocator* allocator, size_t size, tm_storage** out) {
-  *out = NULL;
-  if (tm_device_equal(((context_object*)tm_context_get_())->failing, allocator->device)) {
-    return TM_ERR_NO_MEMORY;
+//===-- Asking --------------------------------------------------------------===//
+
+// What has failed for want of memory, to be tried again.
+typedef struct attempt {
+  tm_allocator* allocator;
+  size_t size;
+  tm_storage** out;  // NULL: of a reservation in a stack
+} attempt;
+
+static tm_status try_again(const attempt* a) {
+  return a->out ? tm_storage_alloc(a->allocator, a->size, tm_current_stream(), a->out)
+                : tm_stack_reserve(a->allocator, a->size);
+}
+
+// A failure, kept while handlers run, which may have failures of their own.
+typedef struct kept_failure {
+  tm_error error;
+  tm_oom_report report;
+  bool has_report;
+} kept_failure;
+
+static void keep_failure(kept_failure* kept) {
+  const tm_oom_report* report = tm_last_oom_report();
+  kept->error = *tm_last_error();
+  kept->has_report = report != NULL;
+  if (report) {
+    kept->report = *report;
   }
-  const tm_error failure = *tm_last_error();
-  tm_oom_request request = {.device = allocator->device, .size = size, .attempt = 1};
+}
+
+static void restore_failure(const kept_failure* kept) {
+  tm_restore_error_(&kept->error);
+  if (kept->has_report) {
+    tm_restore_oom_report_(&kept->report);
+  }
+}
+
+// Asks for what has just failed, as is on record.
+static tm_status ask_handlers(const attempt* failed) {
+  kept_failure failure;
+  keep_failure(&failure);
+  tm_oom_request request = {.device = failed->allocator->device,
+                            .size = failed->size,
+                            .attempt = 1,
+                            .report = failure.has_report ? &failure.report : NULL};
   const tm_frame* entry = tm_context_get_()->current[TM_SLOT_OOM_HANDLER_];
   int freed = 0;
   while (entry && freed < TM_OOM_MAX_RETRIES) {
     const tm_frame handler = read_handler(entry);
     if (run_handler(&handler, &request)) {
       freed++;
-      const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
+      const tm_status status = try_again(failed);
       if (status != TM_ERR_NO_MEMORY) {
         return status;
       }
+      keep_failure(&failure);
     } else {
       entry = handler.saved;
     }
     request.attempt++;
   }
-  return tm_raise_(TM_ERR_NO_MEMORY, failure.file, failure.line, "%s", failure.message);
+  restore_failure(&failure);
+  return TM_ERR_NO_MEMORY;
+}
+
+static bool is_failing(const tm_allocator* allocator) {
+  return tm_device_equal(tm_context_get_()->failing, allocator->device);
+}
+
+// Inside its handler a device gives nothing.
+static tm_status refuse(tm_allocator* allocator, size_t size) {
+  (void)!refuse_alloc(allocator, size, NULL, NULL);
+  return tm_raise_oom_(allocator, size, NULL);
+}
+
+//===-- Public functions ----------------------------------------------------===//
+
+tm_status tm_context_ask_handlers_(tm_allocator* allocator, size_t size, tm_storage** out) {
+  *out = NULL;
+  return is_failing(allocator) ? TM_ERR_NO_MEMORY : ask_handlers(&(attempt){allocator, size, out});
 }
 
 tm_status tm_context_alloc(tm_allocator* allocator, tm_device device, size_t size,
@@ -105,13 +164,22 @@ tm_status tm_context_alloc(tm_allocator* allocator, tm_device device, size_t siz
   if (!allocator) {
     return tm_last_status();
   }
-  const context_object* object = (const context_object*)tm_context_get_();
-  if (TM_UNLIKELY(tm_device_equal(object->failing, allocator->device))) {
-    return refuse_alloc(allocator, size, NULL, NULL);
+  if (TM_UNLIKELY(is_failing(allocator))) {
+    return refuse(allocator, size);
   }
   const tm_status status = tm_storage_alloc(allocator, size, tm_current_stream(), out);
   if (TM_LIKELY(status != TM_ERR_NO_MEMORY)) {
     return status;
   }
   return tm_context_ask_handlers_(allocator, size, out);
+}
+
+tm_status tm_context_reserve(tm_allocator* stack, size_t bytes) {
+  if (stack && is_failing(stack)) {
+    return refuse(stack, bytes);
+  }
+  const tm_status status = tm_stack_reserve(stack, bytes);
+  return status == TM_ERR_NO_MEMORY && stack && tm_is_stack(stack)
+             ? ask_handlers(&(attempt){.allocator = stack, .size = bytes})
+             : status;
 }

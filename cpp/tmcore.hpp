@@ -79,7 +79,7 @@ class TM_API error : public std::exception {
 
   // Makes the record the thread's latest failure again and returns its code: how a C++ function
   // that C calls hands on what it has caught.
-  tm_status restore() const noexcept {
+  virtual tm_status restore() const noexcept {
     tm_restore_error_(&record_);
     return record_.code;
   }
@@ -93,7 +93,23 @@ class TM_API error : public std::exception {
 // base is one that `catch (const std::exception&)` does not catch.
 class TM_API out_of_memory : public error {
  public:
-  using error::error;
+  explicit out_of_memory(const tm_error& record, const tm_oom_report* report = nullptr) noexcept
+      : error(record), has_report_(report != nullptr) {
+    if (report) report_ = *report;
+  }
+
+  // What there was, where an allocation has run out; nullptr where it was something else.
+  const tm_oom_report* report() const noexcept { return has_report_ ? &report_ : nullptr; }
+
+  tm_status restore() const noexcept override {
+    const tm_status status = error::restore();
+    if (has_report_) tm_restore_oom_report_(&report_);
+    return status;
+  }
+
+ private:
+  tm_oom_report report_{};
+  bool has_report_;
 };
 
 #endif
@@ -118,9 +134,10 @@ namespace detail {
   }
 #ifdef __cpp_exceptions
   const tm_error record = *tm_last_error();
+  const tm_oom_report* report = tm_last_oom_report();  // good until the next failure
   tm_clear_error();
   if (status == TM_ERR_NO_MEMORY) {
-    throw out_of_memory(record);
+    throw out_of_memory(record, report);
   }
   throw error(record);
 #else

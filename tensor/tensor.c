@@ -32,11 +32,13 @@ static TM_COLD tm_tensor empty_general(const tm_shape* shape, tm_dtype dtype, tm
   return tensor;
 }
 
+enum { nowhere = -1 };  // the device type of a context that runs no out-of-memory handler
+
 // Where to take memory from; NULL where there is nothing, or where finding it takes calls.
 static inline tm_allocator* find_allocator(const tm_context* context, tm_device device,
                                            tm_allocator* allocator) {
-  if (TM_UNLIKELY(allocator != NULL)) {
-    return allocator;
+  if (TM_UNLIKELY(allocator != NULL)) {  // inside an out-of-memory handler it may have to refuse
+    return context && context->failing.type != nowhere ? NULL : allocator;
   }
   if (TM_LIKELY(context && device.id == -1 && (uint32_t)device.type < TM_DEVICE_TYPES)) {
     return context->current[TM_SLOT_ALLOCATOR_ + device.type];

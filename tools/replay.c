@@ -100,6 +100,8 @@ static int run_all(const replay_options* o, const model_config* config, const re
       .max_batch = o->max_batch,
       .max_tokens = o->max_tokens,
       .kv_fraction = replay_kv_fraction,
+      .fail_rate = o->fail_rate,
+      .seed = o->seed,
       .runs = runs,
       .run_count = o->allocator_count,
   };

@@ -2,6 +2,7 @@
 
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/builtin_models.h"
@@ -23,6 +24,8 @@ enum option_letter {
   OPTION_MAX_BATCH,
   OPTION_MAX_TOKENS,
   OPTION_SEED,
+  OPTION_PREFIX_CACHE,
+  OPTION_FAIL_RATE,
   OPTION_VERIFY,
   OPTION_JSON,
 };
@@ -36,6 +39,8 @@ static const struct option long_options[] = {
     {"max-batch", required_argument, NULL, OPTION_MAX_BATCH},
     {"max-tokens", required_argument, NULL, OPTION_MAX_TOKENS},
     {"seed", required_argument, NULL, OPTION_SEED},
+    {"prefix-cache", required_argument, NULL, OPTION_PREFIX_CACHE},
+    {"fail-rate", required_argument, NULL, OPTION_FAIL_RATE},
     {"verify", no_argument, NULL, OPTION_VERIFY},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -61,7 +66,13 @@ void replay_options_help(void) {
       "  --requests N          the first N requests only (default: all; 1000 of the generated)\n"
       "  --max-batch N         sequences in a step (default: 256)\n"
       "  --max-tokens N        tokens in a step (default: 8192)\n"
-      "  --seed N              of the generated requests (default: 0)\n"
+      "  --seed N              of the generated requests and of --fail-rate (default: 0)\n"
+      "  --prefix-cache SIZE   memory for beginnings of prompts that requests share (default: "
+      "none)\n"
+      "  --fail-rate P         refuse that share, e.g. 0.01, of the allocations below an arena, or "
+      "of\n"
+      "                        activations without one, at random, and track what is not given "
+      "back\n"
       "  --verify              stamp and check the memory of every activation: slow\n"
       "  --json                print one JSON object instead of tables\n"
       "  -h, --help            print this\n\n"
@@ -99,6 +110,16 @@ static bool read_limit(const char* option, const char* text, uint64_t largest, i
 static bool read_size(const char* option, const char* text, uint64_t* out) {
   return (size_parse(text, out) && *out > 0) ||
          complain(option, text, "a size such as 80GiB is expected");
+}
+
+static bool read_share(const char* option, const char* text, double* out) {
+  char* end;
+  const double share = strtod(text, &end);
+  if (end == text || *end != '\0' || !(share >= 0 && share <= 1)) {
+    return complain(option, text, "a share from 0 to 1 is expected");
+  }
+  *out = share;
+  return true;
 }
 
 // The allocator whose name is the first `length` characters; REPLAY_ALLOCATORS for none.
@@ -156,6 +177,10 @@ static bool read_option(int letter, const char* name, const char* value, replay_
       return read_limit(name, value, largest_step, &out->max_tokens);
     case OPTION_SEED:
       return read_count(name, value, 0, UINT64_MAX, &out->seed);
+    case OPTION_PREFIX_CACHE:
+      return read_size(name, value, &out->prefix_cache);
+    case OPTION_FAIL_RATE:
+      return read_share(name, value, &out->fail_rate);
     case OPTION_VERIFY:
       out->verify = true;
       return true;

@@ -28,6 +28,8 @@ typedef struct replay_options {
   int64_t max_batch;
   int64_t max_tokens;
   uint64_t seed;
+  uint64_t prefix_cache;  // bytes; 0: none
+  double fail_rate;       // the share of allocations that are refused on purpose; 0: none
   bool verify;
   bool json;
   bool help;

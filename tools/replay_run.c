@@ -14,16 +14,27 @@ const double replay_kv_fraction = 0.9;
 //
 //   memory:       [verify ranges] - counting - cuda          weights, batches, the profile
 //   cache:        [verify ranges] - counting - cuda          KV cache
-//   activations:  [verify stamps] - [stack or cached] - counting - cuda or own pool
+//   prefixes:     [verify ranges] - [fault] - counting - cuda          prefix cache
+//   activations:  [verify stamps] - [tracking] - [stack or cached] - [fault] - counting - cuda or
+//   own pool
+//
+// Fault and tracking are there with --fail-rate. Weights, batches and KV cache are spared: a server
+// that has not got them does not start.
 typedef struct run_parts {
   tm_stream* stream;
   verifier* verifier;    // NULL without --verify
   memory_budget budget;  // where only a part of the device may be used
+  double fail_rate;
+  uint64_t seed;
   tm_allocator* memory;
   tm_allocator* cache;
-  tm_allocator* upstream;     // counting: calls are counted here
-  tm_allocator* activations;  // the one under test, as the engine sees it
-  tm_allocator* tested;       // the same without verification; borrowed
+  tm_allocator* prefixes;
+  tm_allocator* prefix_faults;  // NULL without --fail-rate
+  tm_allocator* upstream;       // counting: calls are counted here
+  tm_allocator* faults;         // over it; NULL without --fail-rate
+  tm_allocator* tested;         // the one under test
+  tm_allocator* tracking;       // over it; NULL without --fail-rate
+  tm_allocator* activations;    // the same as the engine sees it
   engine* engine;
 } run_parts;
 
@@ -45,17 +56,40 @@ static tm_allocator* verified(run_parts* p, tm_allocator* upstream, verify_depth
   return verifying;
 }
 
+// Over `upstream`, which is retained: an allocator that refuses some requests, kept in `*faults`.
+static tm_allocator* unreliable(const run_parts* p, tm_allocator* upstream, uint64_t stream,
+                                tm_allocator** faults) {
+  if (p->fail_rate == 0 || !upstream) return tm_allocator_retain(upstream);
+  *faults = tm_fault_adaptor_create(
+      upstream, &(tm_fault_options){.probability = p->fail_rate, .seed = p->seed + stream});
+  return tm_allocator_retain(*faults);
+}
+
+// Over `upstream`, which is retained: an allocator that knows what is out, kept in p->tracking.
+static tm_allocator* tracked(run_parts* p, tm_allocator* upstream) {
+  if (p->fail_rate == 0 || !upstream) return tm_allocator_retain(upstream);
+  p->tracking = tm_tracking_adaptor_create(upstream, &(tm_tracking_options){.quiet = true});
+  return tm_allocator_retain(p->tracking);
+}
+
+static tm_status make_prefix_allocator(run_parts* p, const backend_device* device) {
+  tm_allocator* counting = counted(p, device, tm_cuda_allocator(0));
+  p->prefixes = verified(p, unreliable(p, counting, 1, &p->prefix_faults), VERIFY_RANGES);
+  tm_allocator_release(counting);
+  return p->prefixes ? TM_OK : tm_last_status();
+}
+
 static tm_status make_persistent_allocators(run_parts* p, const backend_device* device) {
   p->memory = verified(p, counted(p, device, tm_cuda_allocator(0)), VERIFY_RANGES);
   if (!p->memory) return tm_last_status();
   p->cache = verified(p, counted(p, device, tm_cuda_allocator(0)), VERIFY_RANGES);
-  return p->cache ? TM_OK : tm_last_status();
+  return p->cache ? make_prefix_allocator(p, device) : tm_last_status();
 }
 
 // An arena that has what the largest step needs. Where that is not to be had it starts empty: steps
 // then find memory or not, which is the engine's to handle.
-static tm_allocator* make_arena(run_parts* p) {
-  tm_allocator* arena = tm_stack_allocator_create(p->upstream, p->stream, NULL);
+static tm_allocator* make_arena(run_parts* p, tm_allocator* upstream) {
+  tm_allocator* arena = tm_stack_allocator_create(upstream, p->stream, NULL);
   if (!arena) return NULL;
   const tm_status status = tm_stack_reserve(arena, engine_get_memory(p->engine).activation_bytes);
   if (status == TM_OK || status == TM_ERR_NO_MEMORY) return arena;
@@ -67,14 +101,14 @@ static bool is_over_cuda(replay_allocator allocator) {
   return allocator == REPLAY_CUDA || allocator == REPLAY_CACHED;
 }
 
-static tm_allocator* make_tested(run_parts* p, replay_allocator allocator) {
+static tm_allocator* make_tested(run_parts* p, replay_allocator allocator, tm_allocator* upstream) {
   switch (allocator) {
     case REPLAY_CACHED:
-      return tm_cached_allocator_create(p->upstream, p->stream, NULL);
+      return tm_cached_allocator_create(upstream, p->stream, NULL);
     case REPLAY_STACK:
-      return make_arena(p);
+      return make_arena(p, upstream);
     default:
-      return tm_allocator_retain(p->upstream);
+      return tm_allocator_retain(upstream);
   }
 }
 
@@ -85,8 +119,11 @@ static tm_status make_activations(run_parts* p, const backend_device* device,
   p->upstream = counted(p, device, source);
   if (!p->upstream) return tm_last_status();
   counting_on_new_peak(p->upstream, backend_sample_peak);
-  p->tested = make_tested(p, allocator);
-  p->activations = verified(p, p->tested, VERIFY_STAMPS);
+  tm_allocator* below = unreliable(p, p->upstream, 0, &p->faults);
+  if (!below) return tm_last_status();
+  p->tested = make_tested(p, allocator, below);
+  tm_allocator_release(below);
+  p->activations = verified(p, tracked(p, p->tested), VERIFY_STAMPS);
   return p->activations ? TM_OK : tm_last_status();
 }
 
@@ -122,14 +159,30 @@ static void watch_peak(const run_parts* p, uint64_t base, replay_run* out) {
   counting_restart_peak(p->upstream);
 }
 
+static uint64_t refused_by(tm_allocator* faults) {
+  tm_fault_counts counts = {0};
+  if (faults) (void)!tm_fault_get(faults, &counts);
+  return counts.refused;
+}
+
 static void gather(const run_parts* p, uint64_t calls_of_warmup, replay_run* out) {
   out->counts = engine_get_counts(p->engine);
+  out->admits = engine_admits(p->engine);
   out->peak_live_bytes = peak_live(p);
   out->upstream_calls = upstream_calls(p);
   out->upstream_calls_after_warmup = out->upstream_calls - calls_of_warmup;
+  out->refused_on_purpose = refused_by(p->faults) + refused_by(p->prefix_faults);
 }
 
 //===-- The run -----------------------------------------------------------===//
+
+// An arena keeps what it has, so nothing below it would be asked that could be refused. With faults
+// it gives all of it back after each step.
+static tm_status empty_arena(const run_parts* p) {
+  if (!p->faults || !tm_is_stack(p->tested)) return TM_OK;
+  TM_TRY(tm_stack_reserve(p->tested, 0));
+  return tm_allocator_trim(p->tested, 0);
+}
 
 static uint64_t requests_done(const engine* e) {
   const engine_counts counts = engine_get_counts(e);
@@ -143,6 +196,7 @@ static tm_status serve(run_parts* p, uint64_t base, replay_run* out) {
   tm_status status = TM_OK;
   while (status == TM_OK && !engine_is_idle(p->engine)) {
     status = engine_step(p->engine);
+    if (status == TM_OK) status = empty_arena(p);
     watch_peak(p, base, out);
     progress_update(&bar, requests_done(p->engine));
   }
@@ -157,6 +211,8 @@ static tm_status make_engine(run_parts* p, const replay_options* o, const model_
       .stream = p->stream,
       .memory = p->memory,
       .cache_memory = p->cache,
+      .prefix_memory = p->prefixes,
+      .prefix_bytes = o->prefix_cache,
       .budget = p->budget.limit_bytes ? &p->budget : NULL,
       .kv_fraction = replay_kv_fraction,
       .max_batch = o->max_batch,
@@ -177,6 +233,8 @@ static tm_status run(run_parts* p, const replay_options* options, const model_co
   if (!p->stream) return tm_last_status();
   if (options->verify && !(p->verifier = verifier_create())) return tm_last_status();
   if (device->is_capped) p->budget.limit_bytes = device->memory_bytes;
+  p->fail_rate = options->fail_rate;
+  p->seed = options->seed;
   TM_TRY(make_persistent_allocators(p, device));
   TM_TRY(make_engine(p, options, config, out));
   out->memory = engine_get_memory(p->engine);
@@ -200,10 +258,19 @@ static void say(replay_run* out, const char* what) {
                  out->does_not_fit ? "" : out->allocator, out->does_not_fit ? "" : ": ", what);
 }
 
+static uint64_t live_blocks(tm_allocator* allocator) {
+  tm_allocator_stats stats = {0};
+  return allocator && tm_allocator_get_stats(allocator, &stats) == TM_OK ? stats.live_blocks : 0;
+}
+
+// The engine is gone: nothing is out but what an arena keeps.
 static void check_for_leaks(const run_parts* p, replay_run* out) {
-  tm_allocator_stats stats;
+  size_t blocks = 0;
+  size_t bytes = 0;
+  if (p->tracking) (void)!tm_tracking_totals(p->tracking, &blocks, &bytes);
+  out->outstanding = blocks + live_blocks(p->prefix_faults);
   if (out->failed || !p->upstream || !p->tested) return;
-  if (tm_allocator_get_stats(p->tested, &stats) == TM_OK && stats.live_blocks != 0) {
+  if (out->outstanding || live_blocks(p->tested)) {
     out->failed = true;
     say(out, "activations are still alive at the end");
   }
@@ -228,7 +295,12 @@ static void tear_down(run_parts* p, replay_run* out) {
   engine_destroy(p->engine);
   check_for_leaks(p, out);
   tm_allocator_release(p->activations);
+  tm_allocator_release(p->tracking);
+  tm_allocator_release(p->tested);
+  tm_allocator_release(p->faults);
   tm_allocator_release(p->upstream);
+  tm_allocator_release(p->prefixes);
+  tm_allocator_release(p->prefix_faults);
   tm_allocator_release(p->cache);
   tm_allocator_release(p->memory);
   if (p->stream) (void)!tm_stream_sync(p->stream);
@@ -245,6 +317,7 @@ void replay_run_allocator(const replay_options* options, const model_config* con
       .allocator = replay_allocator_name(allocator),
       .requests = trace->count,
       .has_runtime_share = backend_runtime_clock() != NULL,
+      .has_prefix_cache = options->prefix_cache != 0,
   };
   if (run(&parts, options, config, trace, device, allocator, out) != TM_OK) {
     out->failed = true;

@@ -54,6 +54,12 @@ static void cell_finished(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
 static void cell_preempted(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   count_format(preempted(r), text);
 }
+static void cell_preempted_for_kv(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.requests.preempted_for_kv, text);
+}
+static void cell_preempted_for_memory(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.requests.preempted_for_memory, text);
+}
 static void cell_refused(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   count_format(refused(r), text);
 }
@@ -93,6 +99,17 @@ static void cell_fragmentation(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
 static void cell_oom(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   count_format(r->counts.oom_events, text);
 }
+// Without admission there is nothing to fail after it, or to be refused.
+static void admission_format(const replay_run* r, uint64_t count, char text[SIZE_TEXT_SIZE]) {
+  (void)snprintf(text, SIZE_TEXT_SIZE, "-");
+  if (r->admits) count_format(count, text);
+}
+static void cell_failed_after_admission(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  admission_format(r, r->counts.failed_after_admission, text);
+}
+static void cell_reservations_refused(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  admission_format(r, r->counts.reservations_refused, text);
+}
 static void cell_ns(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   ns_format(per_tensor(r, r->counts.forward_ns), text);
 }
@@ -112,12 +129,36 @@ static void cell_verified(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   (void)snprintf(text, SIZE_TEXT_SIZE, "%s", words[r->verified]);
 }
 
-static const struct {
+static void cell_prefix_hits(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.hits, text);
+}
+static void cell_prefix_misses(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.misses, text);
+}
+static void cell_prefix_saved(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.tokens_saved, text);
+}
+static void cell_prefix_dropped(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->counts.prefixes.dropped, text);
+}
+
+static void cell_refused_on_purpose(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->refused_on_purpose, text);
+}
+static void cell_outstanding(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  count_format(r->outstanding, text);
+}
+
+typedef struct row {
   const char* label;
   cell write;
-} rows[] = {
+} row;
+
+static const row rows[] = {
     {"requests finished", cell_finished},
     {"  pre-empted", cell_preempted},
+    {"    for KV blocks", cell_preempted_for_kv},
+    {"    for activations", cell_preempted_for_memory},
     {"  refused", cell_refused},
     {"    longer than the model takes", cell_refused_positions},
     {"    longer than the KV cache", cell_refused_kv_cache},
@@ -131,11 +172,25 @@ static const struct {
     {"  after the profile step", cell_steady_reserved},
     {"fragmentation", cell_fragmentation},
     {"out of memory", cell_oom},
+    {"  steps failed after admission", cell_failed_after_admission},
+    {"  steps refused admission", cell_reservations_refused},
     {"host ns per tensor", cell_ns},
     {"  the library's", cell_ns_library},
     {"  the simulated runtime's", cell_ns_runtime},
     {"time", cell_seconds},
     {"verified", cell_verified},
+};
+
+static const row prefix_rows[] = {
+    {"prefix cache: hits", cell_prefix_hits},
+    {"  misses", cell_prefix_misses},
+    {"  prompt tokens saved", cell_prefix_saved},
+    {"  dropped when memory ran out", cell_prefix_dropped},
+};
+
+static const row fault_rows[] = {
+    {"allocations refused on purpose", cell_refused_on_purpose},
+    {"outstanding at the end", cell_outstanding},
 };
 
 static void print_header(const replay_report* r) {
@@ -153,8 +208,13 @@ static void print_header(const replay_report* r) {
   (void)printf("device    %s (%s), %s\n", r->device->name, backend_name(), device);
   (void)printf("KV cache  %s, %s tokens: %.0f %% of what weights and activations leave\n", kv,
                kv_tokens, 100 * r->kv_fraction);
-  (void)printf("step      at most %lld sequences, %lld tokens\n\n", (long long)r->max_batch,
+  (void)printf("step      at most %lld sequences, %lld tokens\n", (long long)r->max_batch,
                (long long)r->max_tokens);
+  if (r->fail_rate > 0) {
+    (void)printf("faults    %g of the allocations, at random from seed %llu\n", r->fail_rate,
+                 (unsigned long long)r->seed);
+  }
+  (void)printf("\n");
 }
 
 static void print_row(const replay_report* r, const char* label, cell write) {
@@ -171,11 +231,19 @@ static void cell_name(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   (void)snprintf(text, SIZE_TEXT_SIZE, "%s%s", r->allocator, r->failed ? " FAILED" : "");
 }
 
+static void print_rows(const replay_report* report, const row* printed, size_t count) {
+  for (size_t i = 0; i < count; i++) print_row(report, printed[i].label, printed[i].write);
+}
+
 void report_table(const replay_report* report) {
   print_header(report);
   print_row(report, "", cell_name);
-  for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-    print_row(report, rows[i].label, rows[i].write);
+  print_rows(report, rows, sizeof(rows) / sizeof(rows[0]));
+  if (report->runs[0].has_prefix_cache) {
+    print_rows(report, prefix_rows, sizeof(prefix_rows) / sizeof(prefix_rows[0]));
+  }
+  if (report->fail_rate > 0) {
+    print_rows(report, fault_rows, sizeof(fault_rows) / sizeof(fault_rows[0]));
   }
 }
 
@@ -199,10 +267,22 @@ static json_t* json_of_refusals(const replay_run* r) {
   return object;
 }
 
+static json_t* json_of_preemptions(const replay_run* r) {
+  json_t* object = json_object();
+  put_count(object, "kv_cache", r->counts.requests.preempted_for_kv);
+  put_count(object, "memory", r->counts.requests.preempted_for_memory);
+  return object;
+}
+
+static json_t* json_of_admission(const replay_run* r, uint64_t count) {
+  return r->admits ? json_integer((json_int_t)count) : json_null();
+}
+
 static void put_requests(json_t* object, const replay_run* r) {
   put_count(object, "requests", r->requests);
   put_count(object, "finished", r->counts.requests.finished);
   put_count(object, "preempted", preempted(r));
+  put(object, "preempted_for", json_of_preemptions(r));
   put_count(object, "refused", refused(r));
   put(object, "refused_for", json_of_refusals(r));
   put_count(object, "steps", r->counts.steps);
@@ -217,6 +297,9 @@ static void put_memory(json_t* object, const replay_run* r) {
   put_count(object, "peak_reserved_bytes_after_warmup", r->steady_reserved_bytes);
   put(object, "fragmentation", json_real(fragmentation(r)));
   put_count(object, "oom_events", r->counts.oom_events);
+  put(object, "steps_failed_after_admission",
+      json_of_admission(r, r->counts.failed_after_admission));
+  put(object, "steps_refused_admission", json_of_admission(r, r->counts.reservations_refused));
 }
 
 static json_t* json_of_share(const replay_run* r, uint64_t ns) {
@@ -238,11 +321,28 @@ static void put_verdict(json_t* object, const replay_run* r) {
   if (r->message[0]) put(object, "message", json_string(r->message));
 }
 
+static json_t* json_of_prefixes(const replay_run* r) {
+  const prefix_counts* counts = &r->counts.prefixes;
+  if (!r->has_prefix_cache) return json_null();
+  json_t* object = json_object();
+  put_count(object, "hits", counts->hits);
+  put_count(object, "misses", counts->misses);
+  put_count(object, "tokens_saved", counts->tokens_saved);
+  put_count(object, "stored", counts->stored);
+  put_count(object, "not_stored", counts->not_stored);
+  put_count(object, "replaced", counts->replaced);
+  put_count(object, "dropped", counts->dropped);
+  return object;
+}
+
 static json_t* json_of_run(const replay_run* r) {
   json_t* object = json_object();
   put(object, "allocator", json_string(r->allocator));
   put_requests(object, r);
   put_memory(object, r);
+  put(object, "prefix_cache", json_of_prefixes(r));
+  put_count(object, "refused_on_purpose", r->refused_on_purpose);
+  put_count(object, "outstanding", r->outstanding);
   put_times(object, r);
   put_verdict(object, r);
   return object;
@@ -274,6 +374,8 @@ bool report_json(const replay_report* r) {
   put_count(root, "kv_cache_bytes", r->runs[0].memory.kv_bytes);
   put_count(root, "max_batch", (uint64_t)r->max_batch);
   put_count(root, "max_tokens", (uint64_t)r->max_tokens);
+  put(root, "fail_rate", json_real(r->fail_rate));
+  put_count(root, "seed", r->seed);
   put(root, "runs", json_of_runs(r));
   const bool is_written = json_dumpf(root, stdout, JSON_INDENT(2)) == 0;
   json_decref(root);

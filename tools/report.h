@@ -32,6 +32,10 @@ typedef struct replay_run {
   uint64_t live_at_peak_bytes;           // live activations when that much was reserved
   double seconds;                        // serving, from the first step to the last
   bool has_runtime_share;                // counts.runtime_ns is known
+  bool admits;                           // steps are admitted before they are queued
+  bool has_prefix_cache;
+  uint64_t refused_on_purpose;  // allocations, by --fail-rate
+  uint64_t outstanding;         // blocks not given back at the end, where they are tracked
   verdict verified;
   uint64_t findings;
   uint64_t checked;                // tensors whose stamps were read back, the warm-up's included
@@ -48,6 +52,8 @@ typedef struct replay_report {
   int64_t max_batch;
   int64_t max_tokens;
   double kv_fraction;
+  double fail_rate;  // 0: nothing is refused on purpose, nor tracked
+  uint64_t seed;     // of that
   const replay_run* runs;
   size_t run_count;
 } replay_report;

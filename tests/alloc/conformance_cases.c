@@ -432,6 +432,36 @@ CONFORMANCE(trim_gives_back_what_is_not_in_use) {
 
 //===-- Out of memory ---------------------------------------------------------===//
 
+CONFORMANCE(out_of_memory_reports_what_there_is) {
+  subject s = subject_create(*index);
+  const size_t asked = PTRDIFF_MAX / 2 - 5;
+  void* block = take(&s, 3 * MIB);
+  void* none = &none;
+  cr_expect(eq(int, tm_allocator_alloc(s.allocator, asked, NULL, &none), TM_ERR_NO_MEMORY));
+  cr_expect(none == NULL);
+  const tm_oom_report* report = tm_last_oom_report();
+  cr_assert(report != NULL, "%s: %s", s.row->name, tm_last_error()->message);
+  cr_expect(eq(u64, report->asked_bytes, asked));
+  cr_expect(eq(str, (char*)report->allocator, (char*)tm_allocator_name(s.allocator)));
+  cr_expect(tm_device_equal(report->device, s.row->device));
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  if (s.row->device.type == TM_DEVICE) {
+    cr_assert(eq(int, tm_device_memory(0, &free_bytes, &total_bytes), TM_OK));
+  }
+  cr_expect(eq(int, report->has_device_memory, s.row->device.type == TM_DEVICE));
+  cr_expect(eq(u64, report->device_free_bytes, free_bytes));
+  cr_expect(eq(u64, report->device_total_bytes, total_bytes));
+  tm_allocator_stats stats;
+  cr_expect(eq(int, report->has_stats, tm_allocator_get_stats(s.allocator, &stats) == TM_OK));
+  cr_expect(eq(u64, report->live_bytes, stats.live_bytes));
+  cr_expect(eq(u64, report->live_blocks, stats.live_blocks));
+  cr_expect(eq(u64, report->reserved_bytes, stats.reserved_bytes));
+  cr_expect(eq(u64, report->largest_free_bytes, stats.largest_free_bytes));
+  give(&s, block, 3 * MIB);
+  subject_release(&s);
+}
+
 CONFORMANCE(out_of_memory_is_an_error_and_a_free_makes_up_for_it) {
   enum { LIMIT = 64 };
   subject s = subject_create(*index);

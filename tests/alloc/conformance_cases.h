@@ -25,6 +25,7 @@
   X(last_storage_is_released_on_another_thread)           \
   X(threads_use_it_at_once_unless_it_has_an_owner)        \
   X(trim_gives_back_what_is_not_in_use)                   \
+  X(out_of_memory_reports_what_there_is)                  \
   X(out_of_memory_is_an_error_and_a_free_makes_up_for_it) \
   X(works_whatever_the_current_device_is_and_leaves_it)   \
   X(serves_any_stream)

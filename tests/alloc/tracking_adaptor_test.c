@@ -120,6 +120,14 @@ Test(tracking_adaptor, out_of_memory_names_the_top_holders) {
   cr_expect(strstr(message, "; held: 3000 bytes by weights (tracking_adaptor_test.c:") != NULL,
             "%s", message);
   cr_expect(strstr(message, "; 500 bytes by cache (") != NULL, "%s", message);
+  const tm_oom_report* report = tm_last_oom_report();
+  cr_assert(report != NULL);
+  cr_expect(eq(u64, report->limit_bytes, 4096));
+  cr_expect(eq(u32, report->holder_count, 2));
+  cr_expect(eq(u64, report->holders[0].bytes, 3000));
+  cr_expect(eq(u64, report->holders[0].blocks, 1));
+  cr_expect(strncmp(report->holders[0].scope, "weights (", 9) == 0);
+  cr_expect(eq(u64, report->holders[1].bytes, 500));
   cr_expect(eq(str, (char*)tm_last_error()->file, "limit_adaptor.c"));  // who refused
   cr_expect(tm_last_error()->line != line);
   tm_allocator_free(adaptor, blocks[0], 3000, NULL);

@@ -36,6 +36,21 @@ Test(status, raising_records_code_place_and_message) {
   cr_expect(strstr(error->file, "status_test.c") != NULL);
 }
 
+Test(status, every_failure_has_a_number_of_its_own) {
+  cr_expect(eq(u64, tm_last_error()->number, 0));
+  (void)TM_RAISE(TM_ERR_IO, "first");
+  const tm_error first = *tm_last_error();
+  (void)TM_RAISE(TM_ERR_IO, "first");
+  cr_expect(first.number != 0);
+  cr_expect(tm_last_error()->number > first.number);
+  tm_restore_error_(&first);
+  cr_expect(eq(u64, tm_last_error()->number, first.number));
+  (void)TM_RAISE(TM_ERR_IO, "third");
+  cr_expect(tm_last_error()->number > first.number + 1, "what was put back is not counted from");
+  tm_clear_error();
+  cr_expect(eq(u64, tm_last_error()->number, 0));
+}
+
 Test(status, a_message_may_quote_the_record_it_replaces) {
   (void)TM_RAISE(TM_ERR_IO, "inner");
   (void)TM_RAISE(TM_ERR_INVALID, "outer: %s", tm_last_error()->message);

@@ -10,6 +10,9 @@
 
 #include "tests/support/machine.h"
 #include "tests/support/sanitizers.h"
+#include "tm/alloc/fault_adaptor.h"
+#include "tm/alloc/host.h"
+#include "tm/alloc/limit_adaptor.h"
 #include "tm/context/context.h"
 
 // Bytes: glibc's reserve is 1664; what is the simulated device's is not in a real program.
@@ -28,7 +31,15 @@ static int look_at_the_program(struct dl_phdr_info* info, size_t size, void* use
   return 1;  // the program comes first, and the library is linked into it
 }
 
+// What has thread-locals of its own and nothing below refers to.
+static void link_adaptors(void) {
+  tm_auto_allocator limit = tm_limit_adaptor_create(tm_host_allocator(), 1024);
+  tm_auto_allocator fault = tm_fault_adaptor_create(limit, NULL);
+  tm_allocator_free(fault, NULL, 0, NULL);
+}
+
 int main(void) {
+  link_adaptors();
   tm_context* token = tm_context_capture();
   TM_WITH_CONTEXT(token) { (void)dl_iterate_phdr(look_at_the_program, NULL); }
   tm_context_release(token);

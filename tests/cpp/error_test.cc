@@ -13,6 +13,7 @@ static_assert(std::is_base_of<std::exception, tmcore::error>::value, "");
 static_assert(std::is_base_of<tmcore::error, tmcore::out_of_memory>::value, "");
 static_assert(!std::is_base_of<std::bad_alloc, tmcore::out_of_memory>::value, "ambiguous");
 static_assert(std::is_nothrow_copy_constructible<tmcore::error>::value, "exceptions are copied");
+static_assert(std::is_nothrow_copy_constructible<tmcore::out_of_memory>::value, "likewise");
 
 namespace {
 
@@ -198,6 +199,25 @@ void a_caught_failure_is_no_reason_of_later_ones() {
 
 //===-- Out of memory -----------------------------------------------------===//
 
+void out_of_memory_carries_its_report() {
+  const tmcore::allocator stack =
+      tmcore::stack_allocator(tmcore::host_allocator(), {}, {0, std::size_t{4} << 20});
+  try {
+    (void)stack.allocate(std::size_t{8} << 20);
+    TM_FATAL("nothing was thrown");
+  } catch (const tmcore::out_of_memory& e) {
+    TM_CHECK(!tm_last_oom_report());  // the exception has taken it
+    TM_CHECK(e.report());
+    TM_CHECK_EQ(e.report()->asked_bytes, std::uint64_t{8} << 20);
+    TM_CHECK_EQ(e.report()->limit_bytes, std::uint64_t{4} << 20);
+    const tmcore::error& failure = e;
+    TM_CHECK_EQ(failure.restore(), TM_ERR_NO_MEMORY);
+    TM_CHECK(tm_last_oom_report() && tm_last_oom_report()->asked_bytes == std::uint64_t{8} << 20);
+  }
+  const tmcore::out_of_memory other(*tm_last_error());
+  TM_CHECK(!other.report());
+}
+
 void out_of_memory_changes_nothing() {
   counting_upstream upstream;
   const tmcore::allocator stack = tmcore::stack_allocator(upstream.get(), nullptr, {0, 4 << 20});
@@ -277,6 +297,7 @@ int main() {
   RUN_TEST(what_returns_a_status);
   RUN_TEST(null_goes_through_a_chain);
   RUN_TEST(a_caught_failure_is_no_reason_of_later_ones);
+  RUN_TEST(out_of_memory_carries_its_report);
   RUN_TEST(out_of_memory_changes_nothing);
   RUN_TEST(survives_every_failure_of_bookkeeping);
   return 0;

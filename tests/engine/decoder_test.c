@@ -4,8 +4,12 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <tm/tm.h>
 
+#include "engine/builtin_models.h"
 #include "tests/engine/fixture.h"
 #include "tests/support/machine.h"
 
@@ -70,6 +74,93 @@ Test(decoder, an_arena_is_back_after_each_layer, .init = require_device) {
     cr_assert(eq(int, tm_stack_high_water_mark(arena, &mark), TM_OK));
     cr_expect(eq(sz, mark, expected_peak(&config, 300, 6)), "%lld layers", (long long)layers);
   }
+}
+
+//===-- What a step needs, without memory ---------------------------------===//
+
+// Addresses for a device that has any amount of memory: tensors do not look at it.
+static tm_status hand_out(size_t size, tm_stream* stream, void** out, void* user) {
+  (void)stream;
+  uintptr_t* next = user;
+  *out = (void*)*next;  // NOLINT(performance-no-int-to-ptr)
+  *next += size;
+  return TM_OK;
+}
+
+static void take_back(void* ptr, size_t size, tm_stream* stream, void* user) {
+  (void)ptr;
+  (void)size;
+  (void)stream;
+  (void)user;
+}
+
+// The high-water mark of one step on an arena over such a device.
+static size_t mark_of_step(const model_config* config, const model_weights* weights,
+                           tm_allocator* endless, int64_t tokens, int64_t sequences) {
+  size_t mark;
+  decoder d = {.config = config, .weights = weights};
+  tm_auto_allocator arena = tm_stack_allocator_create(endless, NULL, NULL);
+  cr_assert(arena != NULL, "%s", tm_last_error()->message);
+  TM_WITH_ALLOCATOR(arena) {
+    cr_assert(eq(int, decoder_forward(&d, tokens, sequences), TM_OK), "%s",
+              tm_last_error()->message);
+  }
+  cr_assert(eq(int, tm_stack_high_water_mark(arena, &mark), TM_OK));
+  return mark;
+}
+
+// Steps of random sizes, those at the ends included.
+static void expect_exact(const model_config* config, const char* name, unsigned* seed) {
+  uintptr_t next = (uintptr_t)1 << 40;
+  tm_auto_stream stream = tm_stream_create(0, 0);
+  tm_auto_allocator endless =
+      tm_callback_allocator_create(&(tm_callback_options){.device = {TM_DEVICE, 0},
+                                                          .stream = stream,
+                                                          .alloc = hand_out,
+                                                          .free = take_back,
+                                                          .user = &next});
+  model_weights weights;
+  TM_USE_STREAM(stream);
+  TM_USE_ALLOCATOR(endless);
+  cr_assert(eq(int, model_weights_init(config, &weights), TM_OK));
+  for (int i = 0; i < 40; i++) {
+    const int64_t tokens = i == 0 ? 1 : i == 1 ? 1 << 20 : 1 + rand_r(seed) % 8192;
+    const int64_t sequences = i < 2 ? tokens : 1 + rand_r(seed) % tokens;
+    cr_expect(eq(sz, decoder_activation_bytes(config, tokens, sequences, TM_DEVICE_ALIGNMENT),
+                 mark_of_step(config, &weights, endless, tokens, sequences)),
+              "%s: %lld tokens of %lld sequences", name, (long long)tokens, (long long)sequences);
+  }
+  model_weights_deinit(&weights);
+}
+
+Test(decoder, what_a_step_needs_is_the_mark_it_leaves, .init = require_device) {
+  unsigned seed = 20231116;
+  printf("seed %u\n", seed);
+  for (size_t i = 0; i < builtin_model_count(); i++) {
+    model_config config;
+    cr_assert(builtin_model_find(builtin_model_name(i), &config));
+    config.layers = config.layers < 3 ? config.layers : 3;
+    expect_exact(&config, builtin_model_name(i), &seed);
+  }
+  for (int i = 0; i < 12; i++) {  // shapes that nobody would choose
+    model_config config = tiny_model(1 + i % 3);
+    config.hidden = 1 + rand_r(&seed) % 300;
+    config.heads = 1 + rand_r(&seed) % 9;
+    config.kv_heads = 1 + rand_r(&seed) % 9;
+    config.head_dim = 1 + rand_r(&seed) % 40;
+    config.intermediate = 1 + rand_r(&seed) % 500;
+    config.vocabulary = 1 + rand_r(&seed) % 3000;
+    config.dtype = i % 2 ? TM_BF16 : TM_F32;
+    expect_exact(&config, "a random model", &seed);
+  }
+}
+
+Test(decoder, what_no_memory_can_hold_needs_all_there_is) {
+  model_config config = tiny_model(1);
+  config.vocabulary = INT64_MAX / 4;
+  cr_expect(eq(sz, decoder_activation_bytes(&config, 100, 100, 256), SIZE_MAX));
+  config = tiny_model(1);
+  cr_expect(eq(sz, decoder_activation_bytes(&config, INT64_MAX / 4, 1, 256), SIZE_MAX));
 }
 
 Test(decoder, weights_are_what_the_config_says, .init = require_device) {

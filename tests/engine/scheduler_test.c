@@ -212,7 +212,50 @@ Test(scheduler, one_that_is_alone_tries_shorter_chunks_then_is_refused) {
   kv_cache_deinit(&cache);
 }
 
-// Random requests, and one step in eight fails: every request ends, no block is lost or held twice.
+Test(scheduler, a_step_that_is_refused_its_memory_is_planned_with_half_the_tokens) {
+  const trace_request requests[] = {{400, 30}, {300, 30}};
+  kv_cache cache = make_cache(16);
+  scheduler s = make(&cache, 2, 1000, requests, 2);
+  scheduler_plan(&s);
+  cr_expect(eq(i64, s.planned_tokens, 700));
+  cr_expect(eq(i64, s.planned_sequences, 2));
+  scheduler_shorten(&s);
+  scheduler_plan(&s);
+  cr_expect(eq(i64, s.planned_tokens, 350));
+  cr_expect(eq(i64, s.planned_sequences, 1), "the second waits, and nobody is pre-empted");
+  cr_expect(eq(sz, s.running_count, 2));
+  cr_expect(eq(u64, s.counts.preempted_for_memory, 0));
+  cr_expect(eq(u64, s.counts.shortened, 1));
+  scheduler_commit(&s);
+  cr_expect(eq(i64, s.token_limit, 350 + 21 + 1), "a sixteenth more with each step");
+  while (!scheduler_is_idle(&s)) {
+    scheduler_plan(&s);
+    cr_assert(s.planned_tokens > 0 && s.planned_tokens <= s.token_limit);
+    scheduler_commit(&s);
+  }
+  cr_expect(eq(i64, s.token_limit, 1000));
+  cr_expect(eq(u64, s.counts.finished, 2));
+  scheduler_deinit(&s);
+  kv_cache_deinit(&cache);
+}
+
+Test(scheduler, a_single_token_that_is_refused_for_long_refuses_its_request) {
+  const trace_request requests[] = {{10, 5}, {10, 5}};
+  kv_cache cache = make_cache(16);
+  scheduler s = make(&cache, 2, 1000, requests, 2);
+  for (int i = 0; i < 200 && !scheduler_is_idle(&s); i++) {
+    scheduler_plan(&s);
+    scheduler_shorten(&s);
+  }
+  cr_expect(scheduler_is_idle(&s));
+  cr_expect(eq(u64, s.counts.refused[REFUSED_MEMORY], 2));
+  cr_expect(eq(i32, cache.free_count, 16));
+  scheduler_deinit(&s);
+  kv_cache_deinit(&cache);
+}
+
+// Random requests, and one step in eight fails, one in eight is refused: every request ends, no
+// block is lost or held twice.
 Test(scheduler, serves_everything_whatever_fails) {
   enum { REQUESTS = 300 };
   static trace_request requests[REQUESTS];
@@ -229,8 +272,11 @@ Test(scheduler, serves_everything_whatever_fails) {
     int32_t held = 0;
     for (size_t i = 0; i < s.running_count; i++) held += (int32_t)s.running[i].block_count;
     cr_assert(eq(i32, held + cache.free_count, cache.block_count));
-    if (rand_r(&seed) % 8 == 0) {
+    const int outcome = rand_r(&seed) % 8;
+    if (outcome == 0) {
       scheduler_step_back(&s);
+    } else if (outcome == 1) {
+      scheduler_shorten(&s);
     } else {
       scheduler_commit(&s);
     }

@@ -458,6 +458,26 @@ Test(tensor, handlers_of_the_context_are_asked_before_it_fails) {
   }
 }
 
+// Tries to make tensors of the failing device, and one elsewhere.
+static bool make_tensors(const tm_oom_request* request, void* user) {
+  memory.budget = 4 << 20;
+  EXPECT_FAILS(tm_empty(TM_SHAPE(8), TM_U8, TM_CPU), TM_ERR_NO_MEMORY);
+  EXPECT_FAILS(tm_empty_from(&memory.base, TM_SHAPE(8), TM_U8), TM_ERR_NO_MEMORY);
+  EXPECT_FAILS(tm_empty_from(&memory.base, TM_SHAPE(2, 2, 2), TM_U8), TM_ERR_NO_MEMORY);
+  *(int64_t*)user += (int64_t)request->size;
+  return true;
+}
+
+Test(tensor, inside_a_handler_the_failing_device_gives_no_tensor) {
+  memory.budget = 1 << 20;
+  int64_t asked = 0;
+  TM_WITH_OOM_HANDLER(make_tensors, &asked) {
+    tm_auto_tensor x = make(TM_SHAPE(2048, 1024), TM_U8);
+    cr_expect(tm_ok(&x));
+  }
+  cr_expect(eq(i64, asked, (int64_t)2048 * 1024));
+}
+
 Test(tensor, every_rank_asks_the_handlers) {
   const int64_t sizes[] = {819200, 1, 1, 1, 1, 1, 1, 1};
   for (int32_t rank = 1; rank <= TM_MAX_RANK; rank++) {

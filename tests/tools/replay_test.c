@@ -184,6 +184,77 @@ Test(replay, verified_is_true_when_nothing_is_found) {
   json_decref(root);
 }
 
+//===-- Admission and the prefix cache ------------------------------------===//
+
+Test(replay, steps_are_admitted_with_an_arena_only_and_none_fails_later) {
+  json_t* root = replay(SMALL " --requests 60");
+  for (size_t i = 0; i < 3; i++) {
+    const json_t* run = run_of(root, i);
+    const json_type expected =
+        strcmp(text(run, "allocator"), "stack") == 0 ? JSON_INTEGER : JSON_NULL;
+    cr_expect(type_of(run, "steps_failed_after_admission") == expected);
+    cr_expect(type_of(run, "steps_refused_admission") == expected);
+    cr_expect(type_of(run, "prefix_cache") == JSON_NULL);
+    if (expected == JSON_NULL) continue;
+    cr_expect(eq(i64, integer(run, "steps_failed_after_admission"), 0));
+    cr_expect(eq(i64, integer(run, "steps_refused_admission"), 0));
+  }
+  json_decref(root);
+}
+
+Test(replay, a_prefix_cache_saves_tokens_whatever_the_allocator) {
+  json_t* root = replay(SMALL " --requests 100 --prefix-cache 64MiB");
+  const json_t* first = json_object_get(run_of(root, 0), "prefix_cache");
+  cr_expect(integer(first, "hits") > 0);
+  cr_expect(integer(first, "tokens_saved") >= 64 * integer(first, "hits"));
+  cr_expect(eq(i64, integer(first, "dropped"), 0));
+  for (size_t i = 1; i < 3; i++) {
+    cr_expect(json_equal(first, json_object_get(run_of(root, i), "prefix_cache")));
+  }
+  json_decref(root);
+}
+
+//===-- Faults ------------------------------------------------------------===//
+
+static int64_t requests_ended(const json_t* run) {
+  return integer(run, "finished") + integer(run, "refused");
+}
+
+Test(replay, refused_allocations_kill_nothing_and_nothing_stays) {
+  json_t* root = replay(SMALL " --requests 60 --fail-rate 0.5 --seed 20231116 --prefix-cache 8MiB");
+  cr_expect(eq(i64, integer(root, "seed"), 20231116));
+  cr_expect(number(root, "fail_rate") == 0.5);
+  for (size_t i = 0; i < 3; i++) {
+    const json_t* run = run_of(root, i);
+    cr_expect(integer(run, "refused_on_purpose") > 0, "%s", text(run, "allocator"));
+    cr_expect(eq(i64, integer(run, "outstanding"), 0), "%s", text(run, "allocator"));
+    cr_expect(eq(i64, requests_ended(run), 60), "%s", text(run, "allocator"));
+  }
+  const json_t* stack = run_of(root, 2);
+  cr_expect(eq(str, (char*)text(stack, "allocator"), "stack"));
+  const json_t* reasons = json_object_get(stack, "refused_for");
+  cr_expect(integer(stack, "finished") > 0);
+  cr_expect(eq(i64, integer(stack, "refused"), integer(reasons, "max_positions")));
+  cr_expect(integer(stack, "steps_refused_admission") > 0);
+  cr_expect(eq(i64, integer(stack, "steps_failed_after_admission"), 0));
+  cr_expect(eq(i64, integer(stack, "oom_events"), 0));
+  json_decref(root);
+}
+
+Test(replay, the_same_seed_refuses_the_same_another_one_something_else) {
+  json_t* runs[3];
+  int64_t refused[3];
+  for (int i = 0; i < 3; i++) {
+    runs[i] = replay(i < 2 ? SMALL " --requests 60 --fail-rate 0.1 --seed 1 --allocators stack"
+                           : SMALL " --requests 60 --fail-rate 0.1 --seed 2 --allocators stack");
+    refused[i] = integer(run_of(runs[i], 0), "refused_on_purpose") * 1000000 +
+                 integer(run_of(runs[i], 0), "steps");
+    json_decref(runs[i]);
+  }
+  cr_expect(eq(i64, refused[0], refused[1]));
+  cr_expect(refused[0] != refused[2]);
+}
+
 //===-- The real trace ----------------------------------------------------===//
 
 // $TM_TEST_DATA, or ../shared/data beside the workspace; skips the test where the trace is not

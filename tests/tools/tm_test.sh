@@ -106,6 +106,10 @@ expect_error "^tm plan: negative.json:3: \"hidden_size\" must be" plan --model n
 
 expect_error "--device-memory lots: a size such as 80GiB" replay --device-memory lots
 expect_error "--device-memory 0: a size such as" replay --device-memory 0
+expect_error "--prefix-cache many: a size such as" replay --prefix-cache many
+for share in -0.1 1.01 nan 1% ''; do
+  expect_error "--fail-rate $share: a share from 0 to 1 is expected" replay --fail-rate "$share"
+done
 expect_error "--device-memory -5GiB: a size such as" replay --device-memory -5GiB
 
 finish() {
@@ -153,6 +157,15 @@ expect_success "^verified +yes +yes +yes +yes$" replay "${small[@]}" --verify
 expect_success "generated, 20 requests" replay --model config.json --requests 20 --max-tokens 512
 expect_success "longer than the model takes +1$" \
   replay "${small[@]}" --allocators stack --trace <(sed '2s/374/4000/' trace.csv)
+
+expect_success "^  steps failed after admission +- +- +0$" replay "${small[@]}"
+expect_success "^  steps refused admission +0$" replay "${small[@]}" --allocators stack
+expect_success "^faults +0.2 of the allocations, at random from seed 7$" \
+  replay "${small[@]}" --fail-rate 0.2 --seed 7
+grep -qE "^outstanding at the end +0 +0 +0$" out || fail "outstanding: $(cat out)"
+expect_success "^requests finished +0$" replay "${small[@]}" --allocators stack --fail-rate 1
+grep -qE "^    no memory, even alone +4$" out || fail "all is refused: $(cat out)"
+expect_success "^  prompt tokens saved +[0-9]" replay "${small[@]}" --allocators stack --prefix-cache 1MiB
 
 # Little memory for the KV cache: what does not fit at once is pre-empted and finishes later.
 expect_success "^  pre-empted +[1-9]" replay "${small[@]}" --device-memory 44MiB --allocators cuda

@@ -122,6 +122,8 @@ static tm_status counting_get_stats(tm_allocator* allocator, tm_allocator_stats*
       .peak_reserved_bytes = load(&self->peak_bytes),
       .alloc_calls = allocs,
       .upstream_calls = allocs + frees,
+      .limit_bytes = self->budget ? self->budget->limit_bytes : 0,
+      .knows_largest_free = true,  // nothing is held that is not in use
   };
   return TM_OK;
 }

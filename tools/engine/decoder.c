@@ -1,5 +1,6 @@
 #include "engine/decoder.h"
 
+#include <stdbool.h>
 #include <tm/tm.h>
 
 //===-- Operators ---------------------------------------------------------===//
@@ -111,4 +112,61 @@ tm_status decoder_forward(decoder* d, int64_t tokens, int64_t sequences) {
     TM_TRY(layer(d, &d->weights->layers[i], &hidden));
   }
   return head(d, &hidden, sequences);
+}
+
+//===-- What it needs -----------------------------------------------------===//
+
+// Tensors that are alive together. Once something does not fit a size, the sum is SIZE_MAX.
+typedef struct extent {
+  size_t bytes;
+  size_t alignment;
+} extent;
+
+// Adds `count` tensors of [rows, columns].
+static void add(extent* e, int count, int64_t rows, int64_t columns, tm_dtype dtype) {
+  size_t elements, size;
+  bool fits = tm_checked_mul((size_t)rows, (size_t)columns, &elements) && elements <= INT64_MAX &&
+              tm_dtype_bytes(dtype, (int64_t)elements, &size) == TM_OK &&
+              tm_checked_round_up(size, e->alignment, &size);
+  for (int i = 0; i < count && fits; i++) fits = tm_checked_add(e->bytes, size, &e->bytes);
+  if (!fits) e->bytes = SIZE_MAX;
+}
+
+// normed, qkv, q, k, v, attended, projected
+static size_t attention_bytes(const model_config* c, int64_t tokens, extent e) {
+  add(&e, 2, tokens, c->hidden, c->dtype);
+  add(&e, 1, tokens, model_qkv_width(c), c->dtype);
+  add(&e, 2, tokens, c->heads * c->head_dim, c->dtype);
+  add(&e, 2, tokens, c->kv_heads * c->head_dim, c->dtype);
+  return e.bytes;
+}
+
+// normed, gate_up, activated, down
+static size_t feed_forward_bytes(const model_config* c, int64_t tokens, extent e) {
+  add(&e, 2, tokens, c->hidden, c->dtype);
+  add(&e, 1, tokens, 2 * c->intermediate, c->dtype);
+  add(&e, 1, tokens, c->intermediate, c->dtype);
+  return e.bytes;
+}
+
+// last, normed, logits, probabilities
+static size_t head_bytes(const model_config* c, int64_t sequences, extent e) {
+  add(&e, 2, sequences, c->hidden, c->dtype);
+  add(&e, 1, sequences, c->vocabulary, c->dtype);
+  add(&e, 1, sequences, c->vocabulary, TM_F32);
+  return e.bytes;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+// Hidden is alive throughout. Beside it are the residual and either attention's or the feed-forward
+// network's tensors; and in the end, when the residual is gone, the head's.
+size_t decoder_activation_bytes(const model_config* config, int64_t tokens, int64_t sequences,
+                                size_t alignment) {
+  extent e = {.alignment = alignment};
+  add(&e, 1, tokens, config->hidden, config->dtype);
+  const size_t head = head_bytes(config, sequences, e);
+  add(&e, 1, tokens, config->hidden, config->dtype);
+  return larger(head,
+                larger(attention_bytes(config, tokens, e), feed_forward_bytes(config, tokens, e)));
 }

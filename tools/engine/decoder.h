@@ -12,6 +12,7 @@
 #ifndef ENGINE_DECODER_H_
 #define ENGINE_DECODER_H_
 
+#include <stddef.h>
 #include <stdint.h>
 #include <tm/tm.h>
 
@@ -22,6 +23,12 @@ enum {
   TENSORS_PER_LAYER = 12,
   TENSORS_PER_STEP = 5,
 };
+
+// Bytes of activations that decoder_forward has at once at most: its high-water mark on an arena
+// that rounds each tensor up to a multiple of `alignment` bytes, a power of two. Exact, so that a
+// step for which so much is reserved cannot run out. SIZE_MAX where no memory is that large.
+size_t decoder_activation_bytes(const model_config* config, int64_t tokens, int64_t sequences,
+                                size_t alignment);
 
 typedef struct decoder {
   const model_config* config;    // borrowed

@@ -18,8 +18,10 @@ struct engine {
   model_config config;
   engine_options options;     // with references to stream and allocators
   tm_allocator* activations;  // retained; NULL before the start
+  tm_allocator* arena;        // the stack that they come from; borrowed from it; NULL: from none
   model_weights weights;
   kv_cache cache;
+  prefix_cache prefixes;
   decoder decoder;
   scheduler scheduler;
   batch batches[BATCHES];
@@ -69,6 +71,10 @@ static tm_status check_options(const engine_options* o) {
   if (!o->stream || !o->memory || !o->cache_memory) {
     return TM_RAISE(TM_ERR_INVALID, "engine: a stream and two allocators are needed");
   }
+  if (o->prefix_bytes && !o->prefix_memory) {
+    return TM_RAISE(TM_ERR_INVALID, "engine: a prefix cache of %llu bytes, and no allocator for it",
+                    (unsigned long long)o->prefix_bytes);
+  }
   if (o->max_batch < 1 || o->max_batch > INT32_MAX || o->max_tokens < 1 ||
       o->max_tokens > INT32_MAX) {
     return TM_RAISE(TM_ERR_INVALID, "engine: batch %lld and tokens %lld must be 1 or more",
@@ -102,7 +108,12 @@ static tm_status profile(engine* e) {
   tm_auto_allocator arena = tm_stack_allocator_create(e->options.memory, e->options.stream, NULL);
   if (!arena) return tm_last_status();
   TM_WITH_ALLOCATOR(arena) TM_TRY(forward_at_limits(e));
-  return tm_stack_high_water_mark(arena, &e->activation_bytes);
+  TM_TRY(tm_stack_high_water_mark(arena, &e->activation_bytes));
+  const int64_t tokens = e->options.max_tokens;
+  TM_CHECK_EQ(e->activation_bytes,
+              decoder_activation_bytes(&e->config, tokens, smaller(tokens, e->options.max_batch),
+                                       tm_allocator_alignment(arena)));
+  return TM_OK;
 }
 
 static tm_status memory_left(const engine* e, int64_t* out) {
@@ -162,6 +173,7 @@ engine* engine_create(const model_config* config, const engine_options* options)
   (void)tm_allocator_retain(options->memory);
   (void)tm_allocator_retain(options->cache_memory);
   (void)tm_allocator_retain(options->host_memory);
+  prefix_cache_init(options->prefix_memory, options->prefix_bytes, &e->prefixes);
   if (make_parts(e) != TM_OK) {
     engine_destroy(e);
     return NULL;
@@ -174,6 +186,7 @@ void engine_destroy(engine* e) {
   if (!e) return;
   (void)!tm_stream_sync(e->options.stream);
   scheduler_deinit(&e->scheduler);
+  prefix_cache_deinit(&e->prefixes);
   kv_cache_deinit(&e->cache);
   for (int i = 0; i < BATCHES; i++) batch_deinit(&e->batches[i]);
   model_weights_deinit(&e->weights);
@@ -194,6 +207,62 @@ engine_memory engine_get_memory(const engine* e) {
   };
 }
 
+//===-- The prefix cache --------------------------------------------------===//
+
+// The handler that the context asks when a step finds no memory.
+static bool drop_prefixes(const tm_oom_request* asked, void* cache) {
+  return asked->device.type == TM_DEVICE && prefix_cache_drop(cache, asked->size) > 0;
+}
+
+// NULL, which changes nothing, where there is nothing to drop.
+static tm_oom_handler prefix_handler(const engine* e) {
+  return prefix_cache_exists(&e->prefixes) ? drop_prefixes : NULL;
+}
+
+// Whether the step has computed the last of what the prompt shares with others.
+static bool completes_prefix(const scheduler* s, const sequence* q) {
+  const uint32_t tokens = prefix_tokens_of(q->request, s->requests[q->request].prompt);
+  return q->prefix == 0 && q->computed < tokens && q->computed + q->planned >= tokens;
+}
+
+// Before the step is committed: afterwards the blocks may be somebody else's.
+static tm_status store_prefixes(engine* e) {
+  const scheduler* s = &e->scheduler;
+  if (!prefix_cache_exists(&e->prefixes)) return TM_OK;
+  for (size_t i = 0; i < s->running_count; i++) {
+    const sequence* q = &s->running[i];
+    if (!completes_prefix(s, q)) continue;
+    TM_TRY(prefix_cache_store(&e->prefixes, q->request, s->requests[q->request].prompt, &e->cache,
+                              q->blocks));
+  }
+  return TM_OK;
+}
+
+//===-- Admission ---------------------------------------------------------===//
+
+// The stack that `allocator` is, or stands on; NULL where there is none.
+static tm_allocator* find_stack(tm_allocator* allocator) {
+  while (allocator && !tm_is_stack(allocator)) allocator = tm_allocator_upstream(allocator);
+  return allocator;
+}
+
+bool engine_admits(const engine* e) { return e->arena != NULL; }
+
+// Reserves what the activations of a step need. Without an arena every step is admitted. Being
+// refused is no failure.
+static tm_status admit(engine* e, int64_t tokens, int64_t sequences, bool* admitted) {
+  *admitted = true;
+  if (!e->arena) return TM_OK;
+  TM_USE_OOM_HANDLER(prefix_handler(e), &e->prefixes);
+  const size_t bytes =
+      decoder_activation_bytes(&e->config, tokens, sequences, tm_allocator_alignment(e->arena));
+  const tm_status status = tm_context_reserve(e->arena, bytes);
+  *admitted = status == TM_OK;
+  if (status != TM_ERR_NO_MEMORY) return status;
+  e->counts.reservations_refused++;
+  return TM_OK;
+}
+
 //===-- Serving -----------------------------------------------------------===//
 
 // So that what an allocator does once is done before requests come.
@@ -201,8 +270,14 @@ static tm_status warm_up(engine* e) {
   TM_SCOPE("warm_up");
   TM_USE_STREAM(e->options.stream);
   TM_USE_ALLOCATOR(e->activations);
-  const tm_status status = forward_at_limits(e);
-  e->counts = (engine_counts){.oom_events = status == TM_ERR_NO_MEMORY ? 1 : 0};
+  const int64_t tokens = e->options.max_tokens;
+  bool admitted;
+  e->counts = (engine_counts){0};
+  TM_TRY(admit(e, tokens, smaller(tokens, e->options.max_batch), &admitted));
+  const uint64_t refused = e->counts.reservations_refused;
+  const tm_status status = admitted ? forward_at_limits(e) : TM_OK;
+  e->counts = (engine_counts){.oom_events = status == TM_ERR_NO_MEMORY ? 1 : 0,
+                              .reservations_refused = refused};
   e->decoder.tensors = 0;
   TM_TRY(tm_stream_sync(e->options.stream));
   return status == TM_ERR_NO_MEMORY ? TM_OK : status;
@@ -216,8 +291,11 @@ tm_status engine_start(engine* e, tm_allocator* activations, const request_trace
   };
   TM_CHECK(!e->activations);
   e->activations = tm_allocator_retain(activations);
+  e->arena = find_stack(activations);
   TM_TRY(warm_up(e));
-  return scheduler_init(&limits, &e->cache, trace, &e->scheduler);
+  TM_TRY(scheduler_init(&limits, &e->cache, trace, &e->scheduler));
+  e->scheduler.prefixes = &e->prefixes;
+  return TM_OK;
 }
 
 bool engine_is_idle(const engine* e) { return scheduler_is_idle(&e->scheduler); }
@@ -233,6 +311,7 @@ static tm_status collect(engine* e, batch* b) {
 // Queues the planned step.
 static tm_status queue_step(engine* e, batch* b) {
   TM_USE_ALLOCATOR(e->activations);
+  TM_USE_OOM_HANDLER(prefix_handler(e), &e->prefixes);
   batch_fill(b, e->scheduler.running, e->scheduler.running_count);
   TM_TRY(batch_upload(b));
   TM_TRY(forward(e, batch_tokens(b), batch_sequences(b)));
@@ -248,20 +327,35 @@ static tm_status run_planned_step(engine* e) {
   return status != TM_OK ? status : launched;
 }
 
+// The step ran out of memory half-way. With an arena that is not to happen.
+static void undo_step(engine* e) {
+  e->counts.oom_events++;
+  e->counts.failed_after_admission += engine_admits(e) ? 1 : 0;
+  scheduler_step_back(&e->scheduler);
+}
+
+static tm_status run_admitted_step(engine* e) {
+  const tm_status status = run_planned_step(e);
+  if (status == TM_ERR_NO_MEMORY) {
+    undo_step(e);
+    return TM_OK;
+  }
+  TM_TRY(status);
+  TM_TRY(store_prefixes(e));
+  e->counts.steps++;
+  scheduler_commit(&e->scheduler);
+  return TM_OK;
+}
+
 tm_status engine_step(engine* e) {
   TM_SCOPE("step");
   TM_USE_STREAM(e->options.stream);
   if (engine_is_idle(e)) return TM_OK;
   scheduler_plan(&e->scheduler);
-  const tm_status status = run_planned_step(e);
-  if (status == TM_ERR_NO_MEMORY) {
-    e->counts.oom_events++;
-    scheduler_step_back(&e->scheduler);
-    return TM_OK;
-  }
-  TM_TRY(status);
-  e->counts.steps++;
-  scheduler_commit(&e->scheduler);
+  bool admitted;
+  TM_TRY(admit(e, e->scheduler.planned_tokens, e->scheduler.planned_sequences, &admitted));
+  if (admitted) return run_admitted_step(e);
+  scheduler_shorten(&e->scheduler);
   return TM_OK;
 }
 
@@ -275,5 +369,6 @@ engine_counts engine_get_counts(const engine* e) {
   engine_counts counts = e->counts;
   counts.tensors = e->decoder.tensors;
   counts.requests = e->scheduler.counts;
+  counts.prefixes = e->prefixes.counts;
   return counts;
 }

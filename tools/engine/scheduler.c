@@ -20,6 +20,8 @@ static bool decodes(const sequence* q) { return q->known - q->computed == 1; }
 static void give_blocks(scheduler* s, sequence* q) {
   kv_cache_give(s->cache, q->block_count, q->blocks);
   q->block_count = 0;
+  if (q->prefix) prefix_cache_leave(s->prefixes, q->request);
+  q->prefix = 0;
 }
 
 static sequence* latest(scheduler* s) { return &s->running[s->running_count - 1]; }
@@ -40,7 +42,7 @@ static void refuse_latest(scheduler* s) {
 //===-- Planning ----------------------------------------------------------===//
 
 static bool has_room_for(scheduler* s, sequence* q, int64_t tokens) {
-  const int64_t missing = kv_blocks_for(tokens) - q->block_count;
+  const int64_t missing = kv_blocks_for(tokens - q->prefix) - q->block_count;
   if (missing <= 0) return true;
   if (!kv_cache_take(s->cache, missing, q->blocks + q->block_count)) return false;
   q->block_count += (uint32_t)missing;
@@ -53,7 +55,7 @@ static void plan_decodes(scheduler* s) {
   for (size_t i = 0; i < s->running_count; i++) {
     sequence* q = &s->running[i];
     q->planned = 0;
-    if (!decodes(q) || s->planned_tokens == s->limits.max_tokens) continue;
+    if (!decodes(q) || s->planned_tokens == s->token_limit) continue;
     while (i < s->running_count && !has_room_for(s, q, q->computed + 1)) {
       preempt_latest(s);
       s->counts.preempted_for_kv++;
@@ -62,14 +64,16 @@ static void plan_decodes(scheduler* s) {
     if (i == s->running_count) break;
     q->planned = 1;
     s->planned_tokens++;
+    s->planned_sequences++;
   }
 }
 
 static void plan_chunk(scheduler* s, sequence* q) {
-  const int64_t left = s->limits.max_tokens - s->planned_tokens;
+  const int64_t left = s->token_limit - s->planned_tokens;
   const int64_t wanted = smaller(q->known - q->computed, s->chunk_limit);
   q->planned = (uint32_t)smaller(left, wanted);
   s->planned_tokens += q->planned;
+  s->planned_sequences += q->planned ? 1 : 0;
 }
 
 static void plan_prompts(scheduler* s) {
@@ -88,13 +92,16 @@ static bool admit(scheduler* s) {
   sequence* q = &s->running[s->running_count];
   const int64_t reserve = s->running_count ? kept_back(s->cache->block_count) : 0;
   const uint32_t known = r->prompt + r->generated;
-  if (kv_blocks_for(known) + reserve > s->cache->free_count || !has_room_for(s, q, known)) {
+  const int64_t own = known - prefix_cache_find(s->prefixes, number, r->prompt);
+  q->prefix = 0;
+  if (kv_blocks_for(own) + reserve > s->cache->free_count || !has_room_for(s, q, own)) {
     return false;
   }
   (void)request_queue_take(&s->queue);
   q->request = number;
   q->known = known;
-  q->computed = 0;
+  q->prefix = prefix_cache_enter(s->prefixes, number, r->prompt);
+  q->computed = q->prefix;
   s->running_count++;
   plan_chunk(s, q);
   return true;
@@ -102,11 +109,12 @@ static bool admit(scheduler* s) {
 
 void scheduler_plan(scheduler* s) {
   s->planned_tokens = 0;
+  s->planned_sequences = 0;
   plan_decodes(s);
   plan_prompts(s);
   while ((!s->admission_closed || s->running_count == 0) && !request_queue_is_empty(&s->queue) &&
-         (int64_t)s->running_count < s->limits.max_batch &&
-         s->planned_tokens < s->limits.max_tokens && admit(s)) {
+         (int64_t)s->running_count < s->limits.max_batch && s->planned_tokens < s->token_limit &&
+         admit(s)) {
   }
 }
 
@@ -159,6 +167,7 @@ void scheduler_commit(scheduler* s) {
   s->running_count = kept;
   s->admission_closed = false;
   s->lone_failures = 0;
+  s->token_limit = smaller(s->token_limit + s->token_limit / 16 + 1, s->limits.max_tokens);
 }
 
 void scheduler_step_back(scheduler* s) {
@@ -172,6 +181,16 @@ void scheduler_step_back(scheduler* s) {
   } else {
     s->chunk_limit = s->planned_tokens > 1 ? s->planned_tokens / 2 : 1;
   }
+}
+
+void scheduler_shorten(scheduler* s) {
+  if (s->planned_tokens <= 1) {
+    scheduler_step_back(s);
+    return;
+  }
+  s->admission_closed = true;
+  s->token_limit = s->planned_tokens / 2;
+  s->counts.shortened++;
 }
 
 //===-- Making ------------------------------------------------------------===//
@@ -204,7 +223,10 @@ static tm_status make_arrays(scheduler* s, size_t request_count) {
 
 tm_status scheduler_init(const scheduler_limits* limits, kv_cache* cache,
                          const request_trace* trace, scheduler* out) {
-  *out = (scheduler){.limits = *limits, .cache = cache, .chunk_limit = limits->max_tokens};
+  *out = (scheduler){.limits = *limits,
+                     .cache = cache,
+                     .chunk_limit = limits->max_tokens,
+                     .token_limit = limits->max_tokens};
   const tm_status status = make_arrays(out, trace->count);
   if (status != TM_OK) {
     scheduler_deinit(out);

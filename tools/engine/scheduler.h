@@ -9,6 +9,9 @@
 // Sequences are in the order of their admission. One that has to make room is the latest: its
 // blocks are given back, its request goes to the front of the queue with the tokens it has
 // generated, and later computes all of them again.
+//
+// Memory for a step's activations is obtained before it is queued, or not: a step that is refused
+// its memory is shortened (scheduler_shorten), one that runs out half-way steps back.
 #ifndef ENGINE_SCHEDULER_H_
 #define ENGINE_SCHEDULER_H_
 
@@ -18,6 +21,7 @@
 #include <tm/tm.h>
 
 #include "engine/kv_cache.h"
+#include "engine/prefix_cache.h"
 #include "engine/request_queue.h"
 #include "engine/trace.h"
 
@@ -46,6 +50,7 @@ typedef struct sequence {
   uint32_t known;
   uint32_t computed;
   uint32_t planned;      // tokens of this sequence in the step being planned, from `computed` on
+  uint32_t prefix;       // tokens at its beginning that lie in the prefix cache, not in its blocks
   uint32_t block_count;  // KV blocks it holds
   int32_t* blocks;       // their numbers
 } sequence;
@@ -53,23 +58,27 @@ typedef struct sequence {
 typedef struct scheduler_counts {
   uint64_t finished;
   uint64_t preempted_for_kv;      // times that a sequence made room for another's KV blocks
-  uint64_t preempted_for_memory;  // times that a sequence made room after a step ran out of memory
+  uint64_t preempted_for_memory;  // times that a sequence made room because a step had no memory
+  uint64_t shortened;             // steps planned anew with half the tokens, for want of memory
   uint64_t refused[REFUSALS];
 } scheduler_counts;
 
 typedef struct scheduler {
   scheduler_limits limits;
-  kv_cache* cache;  // borrowed
+  kv_cache* cache;         // borrowed
+  prefix_cache* prefixes;  // borrowed; NULL, as after scheduler_init: none
   request* requests;
   size_t request_count;
   request_queue queue;
   sequence* running;  // `running_count` of limits.max_batch, in the order of admission
   size_t running_count;
-  int32_t* block_table;    // limits.max_batch rows: where the sequences' `blocks` point
-  int64_t planned_tokens;  // of all sequences
-  int64_t chunk_limit;     // tokens of one prompt in a step; lowered when memory runs out
-  uint32_t lone_failures;  // steps of one sequence alone that failed in a row
-  bool admission_closed;   // until a step succeeds
+  int32_t* block_table;       // limits.max_batch rows: where the sequences' `blocks` point
+  int64_t planned_tokens;     // of all sequences
+  int64_t planned_sequences;  // those with tokens
+  int64_t token_limit;        // tokens in a step for now; lowered when memory is refused
+  int64_t chunk_limit;        // tokens of one prompt in a step; lowered when memory runs out
+  uint32_t lone_failures;     // steps of one sequence alone that failed in a row
+  bool admission_closed;      // until a step succeeds
   scheduler_counts counts;
 } scheduler;
 
@@ -100,5 +109,10 @@ void scheduler_commit(scheduler* s);
 // The planned step ran out of memory and was undone. The latest sequence makes room; one that is
 // alone tries shorter chunks, and is refused when a single token fails for long.
 void scheduler_step_back(scheduler* s);
+
+// The planned step was refused its memory before any of it was queued: the next is planned with
+// half the tokens, and later ones with a sixteenth more after each that is done. A step of one
+// token steps back.
+void scheduler_shorten(scheduler* s);
 
 #endif  // ENGINE_SCHEDULER_H_
