@@ -68,9 +68,9 @@ static cudaError_t queue(stream* s, const copy_request* r, const place* to, cons
   return cudaSuccess;
 }
 
-// Bytes of pageable memory, of one copy, that are read before the call returns where the program says
-// that they may be changed then. Of more that is asked in vain: driver 580.159 on an H200 reads, and
-// copies, what is there later.
+// Bytes of pageable memory, of one copy, that are read before the call returns where the program
+// says that they may be changed then. Of more that is asked in vain: driver 580.159 on an H200
+// reads, and copies, what is there later.
 enum { LARGEST_READ_AT_ONCE = 65536 };
 
 static bool is_read_at_once(const copy_request* r, const place* from,
