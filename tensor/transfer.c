@@ -86,8 +86,8 @@ static tm_tensor fetch(const tm_tensor* tensor) {
   return tm_from_buffer(&here, &tensor->layout);
 }
 
-// A device copies few layouts, the host every one: where no more than the elements would be
-// fetched, all is, and arranged here.
+// A device sends layouts that are not contiguous in many calls, the host arranges them in memory:
+// where no more than the elements would be fetched, all is, and arranged here.
 static bool is_arranged_here(const tm_tensor* tensor) {
   return !tm_on_host_(tensor) && !tm_is_contiguous(tensor) &&
          tm_layout_cosize(&tensor->layout) <= tm_size(tensor);

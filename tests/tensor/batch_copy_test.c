@@ -691,14 +691,14 @@ static void* open_later(void* user) {
 // What drivers read of a batch's pageable memory before the call returns is no more than 64 KiB a
 // piece.
 Test(batch_copy, much_pageable_memory_may_be_changed_when_it_returns) {
-  enum { MOST = 65536 };
+  enum { MOST = 65536, ALL = 3 * MOST };
   static witness w;
-  static uint8_t seen[3 * MOST];
+  static uint8_t seen[ALL];
   static const int64_t sizes[] = {MOST, MOST + 1, 64, 1000};
   WITH_ALL() {
-    tm_auto_tensor x = make(3 * MOST, TM_CPU);
-    tm_auto_tensor y = make(3 * MOST, TM_DEVICE);
-    memset(x.data, 1, 3 * MOST);
+    tm_auto_tensor x = make(ALL, TM_CPU);
+    tm_auto_tensor y = make(ALL, TM_DEVICE);
+    memset(x.data, 1, ALL);
     EXPECT_OK(tm_clear(&y));
     int64_t end = 0;
     for (int i = 0; i < 4; i++) {
@@ -709,10 +709,10 @@ Test(batch_copy, much_pageable_memory_may_be_changed_when_it_returns) {
     gate_close(&w.held, stream);
     cr_assert(eq(int, pthread_create(&opener, NULL, open_later, &w), 0));
     EXPECT_OK(tm_batch_copy_run(batch));
-    memset(x.data, 2, 3 * MOST);
+    memset(x.data, 2, ALL);
     cr_assert(eq(int, pthread_join(opener, NULL), 0));
     fetch(&y, seen);
-    for (int64_t i = 0; i < 3 * MOST; i++) {
+    for (int64_t i = 0; i < ALL; i++) {
       cr_assert(seen[i] == (i < end), "byte %d is %d", (int)i, seen[i]);
     }
     cr_expect(eq(u64, calls_made(), 2), "one for all that are small");

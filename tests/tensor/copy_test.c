@@ -354,6 +354,25 @@ static bool next_index(const tm_shape* shape, tm_shape* index) {
   return false;
 }
 
+// What a copy makes of `to`, element by element; of a fill where `from` is NULL.
+static void model(const tm_layout* from_layout, const uint8_t* from, const tm_layout* to_layout,
+                  uint8_t* to, int64_t width) {
+  const tm_shape shape = tm_layout_shape(to_layout);
+  tm_shape index = TM_INDEX(0, 0, 0, 0, 0, 0, 0, 0);
+  index.rank = shape.rank;
+  do {
+    int64_t source;
+    int64_t destination;
+    cr_assert(eq(int, tm_layout_offset(from_layout, index, &source), TM_OK));
+    cr_assert(eq(int, tm_layout_offset(to_layout, index, &destination), TM_OK));
+    if (from) {
+      memcpy(to + destination * width, from + source * width, (size_t)width);
+    } else {
+      memset(to + destination * width, 0x3c, (size_t)width);
+    }
+  } while (next_index(&shape, &index));
+}
+
 Test(copy, of_random_layouts_moves_every_element_and_no_other_byte) {
   static const tm_dtype types[] = {TM_U8, TM_I16, TM_F32, TM_F64};
   const char* given = getenv("TM_TEST_SEED");
@@ -388,27 +407,12 @@ Test(copy, of_random_layouts_moves_every_element_and_no_other_byte) {
     }
     memset(to, 0xee, used);
     memset(expected, 0xee, used);
-    tm_shape index = TM_INDEX(0, 0, 0, 0, 0, 0, 0, 0);
-    index.rank = shape.rank;
-    do {
-      int64_t source;
-      int64_t destination;
-      cr_assert(eq(int, tm_layout_offset(&from_layout, index, &source), TM_OK));
-      cr_assert(eq(int, tm_layout_offset(&to_layout, index, &destination), TM_OK));
-      memcpy(expected + destination * width, from + source * width, (size_t)width);
-    } while (next_index(&shape, &index));
+    model(&from_layout, from, &to_layout, expected, width);
     cr_assert(eq(int, tm_copy(&x, &y), TM_OK), "%s", tm_last_error()->message);
     char text[TM_LAYOUT_TEXT_SIZE];
     tm_layout_text(&to_layout, text, sizeof text);
     cr_assert(eq(int, memcmp(to, expected, used), 0), "%s", text);
-
-    index = TM_INDEX(0, 0, 0, 0, 0, 0, 0, 0);
-    index.rank = shape.rank;
-    do {
-      int64_t destination;
-      cr_assert(eq(int, tm_layout_offset(&to_layout, index, &destination), TM_OK));
-      memset(expected + destination * width, 0x3c, (size_t)width);
-    } while (next_index(&shape, &index));
+    model(&to_layout, NULL, &to_layout, expected, width);
     cr_assert(eq(int, tm_fill_bytes(&y, 0x3c), TM_OK), "%s", tm_last_error()->message);
     cr_assert(eq(int, memcmp(to, expected, used), 0), "fill of %s", text);
   }
