@@ -300,7 +300,7 @@ static size_t largest_idle(void) {
   const pinned_block* block;
   pthread_mutex_lock(&pinned.lock);
   TAILQ_FOREACH(block, &pinned.by_age, in_age) {
-    if (block->state == IDLE && block->bytes > largest) {
+    if (block->guard.state == REUSE_OVER && block->bytes > largest) {
       largest = block->bytes;
     }
   }

@@ -224,13 +224,13 @@ Test(replay, refused_allocations_kill_nothing_and_nothing_stays) {
   json_t* root = replay(SMALL " --requests 60 --fail-rate 0.5 --seed 20231116 --prefix-cache 8MiB");
   cr_expect(eq(i64, integer(root, "seed"), 20231116));
   cr_expect(number(root, "fail_rate") == 0.5);
-  for (size_t i = 0; i < 3; i++) {
+  for (size_t i = 0; i < 4; i++) {
     const json_t* run = run_of(root, i);
     cr_expect(integer(run, "refused_on_purpose") > 0, "%s", text(run, "allocator"));
     cr_expect(eq(i64, integer(run, "outstanding"), 0), "%s", text(run, "allocator"));
     cr_expect(eq(i64, requests_ended(run), 60), "%s", text(run, "allocator"));
   }
-  const json_t* stack = run_of(root, 2);
+  const json_t* stack = run_of(root, 3);
   cr_expect(eq(str, (char*)text(stack, "allocator"), "stack"));
   const json_t* reasons = json_object_get(stack, "refused_for");
   cr_expect(integer(stack, "finished") > 0);

@@ -158,11 +158,11 @@ expect_success "generated, 20 requests" replay --model config.json --requests 20
 expect_success "longer than the model takes +1$" \
   replay "${small[@]}" --allocators stack --trace <(sed '2s/374/4000/' trace.csv)
 
-expect_success "^  steps failed after admission +- +- +0$" replay "${small[@]}"
+expect_success "^  steps failed after admission +- +- +- +0$" replay "${small[@]}"
 expect_success "^  steps refused admission +0$" replay "${small[@]}" --allocators stack
 expect_success "^faults +0.2 of the allocations, at random from seed 7$" \
   replay "${small[@]}" --fail-rate 0.2 --seed 7
-grep -qE "^outstanding at the end +0 +0 +0$" out || fail "outstanding: $(cat out)"
+grep -qE "^outstanding at the end +0 +0 +0 +0$" out || fail "outstanding: $(cat out)"
 expect_success "^requests finished +0$" replay "${small[@]}" --allocators stack --fail-rate 1
 grep -qE "^    no memory, even alone +4$" out || fail "all is refused: $(cat out)"
 expect_success "^  prompt tokens saved +[0-9]" replay "${small[@]}" --allocators stack --prefix-cache 1MiB
