@@ -8,6 +8,7 @@
 
 #include "tools/info.h"
 #include "tools/replay.h"
+#include "tools/trace.h"
 
 static const struct {
   const char* name;
@@ -16,6 +17,7 @@ static const struct {
   const char* summary;
 } commands[] = {
     {"replay", "tm replay", replay_main, "serve a trace of requests, compare allocators"},
+    {"trace", "tm trace", trace_main, "replay a log of allocations through allocators"},
     {"info", "tm info", info_main, "what the library sees: versions, backend, devices, memory"},
 };
 

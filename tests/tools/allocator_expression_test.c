@@ -104,8 +104,7 @@ Test(allocator_expression, an_endless_text_is_refused_in_one_message) {
   memset(text, 'x', sizeof(text) - 1);
   cr_expect(eq(int, allocator_expression_parse(text, &e), TM_ERR_INVALID));
   cr_expect(strstr(tm_last_error()->message, "is no allocator; known are") != NULL);
-  strcpy(text, "pool:");
-  memset(text + strlen("pool:"), '1', 1000);
+  (void)snprintf(text, sizeof(text), "pool:%01000d", 1);
   cr_expect(eq(int, allocator_expression_parse(text, &e), TM_ERR_INVALID));
 }
 
