@@ -140,7 +140,7 @@ static tm_status start(run_parts* p, bool is_watched) {
 static void stop(run_parts* p) {
   replayer_destroy(p->replayer);
   p->replayer = NULL;
-  for (uint32_t i = 0; i < p->thread_count; i++) {
+  for (uint32_t i = 0; p->own && i < p->thread_count; i++) {
     tm_allocator_release(p->own[i]);
     p->own[i] = NULL;
   }
