@@ -7,10 +7,12 @@
 
 #include "tm/alloc/allocator.h"
 #include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/cached.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/device.h"
+#include "tm/alloc/dry.h"
 #include "tm/alloc/event.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/pinned.h"

@@ -29,6 +29,7 @@ void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtab
   allocator->alignment = device.type == TM_DEVICE ? TM_DEVICE_ALIGNMENT : TM_HOST_ALIGNMENT;
   allocator->ignores_stream = false;
   allocator->puts_off_frees = false;
+  allocator->is_dry = false;
 }
 
 void tm_allocator_deinit_(tm_allocator* allocator) {

@@ -35,7 +35,16 @@ typedef struct tm_allocator_stats {
   uint64_t peak_reserved_bytes;  // the largest reserved_bytes so far
   uint64_t alloc_calls;          // allocations asked for, failures included
   uint64_t upstream_calls;       // allocations and frees asked of the upstream
+  uint64_t largest_free_bytes;  // held, not in use and in one piece; 0 also where that is not known
 } tm_allocator_stats;
+
+// How much of what is held and not in use lies outside the largest free block: 0 where it is in one
+// piece, towards 1 where it is scattered. Only for allocators that know their largest free block.
+static inline double tm_allocator_stats_fragmentation(const tm_allocator_stats* stats) {
+  const uint64_t idle =
+      stats->reserved_bytes > stats->live_bytes ? stats->reserved_bytes - stats->live_bytes : 0;
+  return idle ? 1.0 - (double)stats->largest_free_bytes / (double)idle : 0.0;
+}
 
 //===-- Lifetime ----------------------------------------------------------===//
 
@@ -142,6 +151,7 @@ struct tm_allocator {
   size_t alignment;     // bytes, a power of two
   bool ignores_stream;  // a free is safe whatever streams did: storages need not note theirs
   bool puts_off_frees;  // tm_allocator_free keeps blocks back while their stream is being captured
+  bool is_dry;          // blocks are addresses only: nothing may touch them
 };
 
 enum {

@@ -1,16 +1,15 @@
 // The life of a block:
 //
 //             alloc                  free on a stream              the event is seen done
-//   (new) -------------> LIVE -----------------------> RECORDED ------------------------> IDLE
+//   (new) -------------> LIVE -----------------------> GUARDED -------------------------> IDLE
 //                         ^  \---- free on no stream ---------------------------------->  |  |
 //                         |                                                               |  |
 //                         +------------------------ taken by an alloc of its class -------+  |
 //                                                            trim, or over the limit: gone --+
 //
-// A free that cannot record its event yet (the stream is being captured, or CUDA fails) is
-// UNRECORDED and keeps the stream; recording later covers the same work and more. So a free never
-// fails and never waits; nor does it give memory back to CUDA, since cudaFreeHost waits for the
-// devices. Every state but LIVE is parked: on the list of its class and on the list of all.
+// The guard (reuse_guard.h) sees to it that a free never fails and never waits; nor does a free
+// give memory back to CUDA, since cudaFreeHost waits for the devices. Every state but LIVE is
+// parked: on the list of its class and on the list of all.
 
 #include "tm/alloc/pinned.h"
 
@@ -20,8 +19,8 @@
 
 #include "alloc/counters.h"
 #include "alloc/cuda_runtime.h"
-#include "alloc/event_cache.h"
 #include "alloc/pinned_class.h"
+#include "alloc/reuse_guard.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/base/fatal.h"
 
@@ -31,8 +30,6 @@ enum {
   CHECKS = 8,                   // parked blocks an operation looks at before it goes on without one
 };
 
-typedef enum block_state { LIVE, UNRECORDED, RECORDED, IDLE } block_state;
-
 typedef struct pinned_block {
   LIST_ENTRY(pinned_block) in_bucket;  // while live
   TAILQ_ENTRY(pinned_block) in_class;  // while parked
@@ -41,9 +38,7 @@ typedef struct pinned_block {
   size_t bytes;  // of the class
   int class_index;
   int32_t device_id;  // under which it was made
-  block_state state;
-  tm_event* event;    // NULL where no stream was named yet
-  tm_stream* stream;  // retained while UNRECORDED; else NULL
+  reuse_guard guard;  // open while live
 } pinned_block;
 
 LIST_HEAD(block_list, pinned_block);
@@ -70,7 +65,7 @@ static struct block_list* bucket_of(const void* ptr) {
 }
 
 static void add_live(pinned_block* block) {
-  block->state = LIVE;
+  block->guard.state = REUSE_OPEN;
   LIST_INSERT_HEAD(bucket_of(block->ptr), block, in_bucket);
 }
 
@@ -90,7 +85,7 @@ static pinned_block* remove_live(const void* ptr) {
 
 static void park(pinned_block* block) {
   struct block_queue* queue = &pinned.by_class[block->class_index];
-  if (block->state == IDLE) {
+  if (block->guard.state == REUSE_OVER) {
     TAILQ_INSERT_HEAD(queue, block, in_class);
   } else {
     TAILQ_INSERT_TAIL(queue, block, in_class);
@@ -105,62 +100,12 @@ static void unpark(pinned_block* block) {
   pinned.parked_bytes -= block->bytes;
 }
 
-// Gives the block an event of the device that `stream` is on.
-static tm_status prepare_event(pinned_block* block, const tm_stream* stream) {
-  const tm_device device = tm_stream_device(stream);
-  if (block->event && tm_device_equal(tm_event_device(block->event), device)) {
-    return TM_OK;
-  }
-  tm_event* event = tm_event_acquire_(device.id);
-  if (!event) {
-    return tm_last_status();
-  }
-  tm_event_recycle_(block->event);
-  block->event = event;
-  return TM_OK;
-}
-
-static bool record_event(pinned_block* block) {
-  bool capturing;
-  return tm_stream_is_capturing(block->stream, &capturing) == TM_OK && !capturing &&
-         prepare_event(block, block->stream) == TM_OK &&
-         tm_event_record(block->event, block->stream) == TM_OK;
-}
-
-// Moves an UNRECORDED block on where that is possible by now.
-static void try_to_record(pinned_block* block) {
-  const bool disowned = !tm_stream_handle(block->stream);  // then all of its work is done
-  const bool usable = tm_device_usable_(tm_stream_device(block->stream).id);
-  if (disowned || (usable && record_event(block))) {
-    block->state = disowned ? IDLE : RECORDED;
-    tm_stream_release(block->stream);
-    block->stream = NULL;
-  }
-}
-
-static bool event_is_done(const pinned_block* block) {
-  bool done = false;
-  return tm_device_usable_(tm_event_device(block->event).id) &&
-         tm_event_query(block->event, &done) == TM_OK && done;
-}
-
-// Whether nothing uses a parked block any more.
-static bool is_idle(pinned_block* block) {
-  if (block->state == UNRECORDED) {
-    try_to_record(block);
-  }
-  if (block->state == RECORDED && event_is_done(block)) {
-    block->state = IDLE;
-  }
-  return block->state == IDLE;
-}
-
 // Takes an idle block of the class off the lists; NULL where none of the first few is.
 static pinned_block* take_idle(int class_index) {
   int checks = CHECKS;
   pinned_block* block;
   TAILQ_FOREACH(block, &pinned.by_class[class_index], in_class) {
-    if (is_idle(block)) {
+    if (reuse_guard_is_over(&block->guard)) {
       unpark(block);
       return block;
     }
@@ -198,7 +143,7 @@ static void destroy_block(pinned_block* block) {
     tm_device_leave_(&guard);
   }
   tm_count_unreserve_(&pinned.counters, block->bytes);
-  tm_event_recycle_(block->event);
+  reuse_guard_deinit(&block->guard);
   tm_bookkeeping_free(block);
 }
 
@@ -210,7 +155,7 @@ static pinned_block* take_surplus(void) {
   int checks = CHECKS;
   pinned_block* block;
   TAILQ_FOREACH(block, &pinned.by_age, in_age) {
-    if (is_idle(block)) {
+    if (reuse_guard_is_over(&block->guard)) {
       unpark(block);
       return block;
     }
@@ -273,7 +218,7 @@ static tm_status find_block(size_t size, const tm_stream* stream, pinned_block**
 
 static void put_back(pinned_block* block) {
   pthread_mutex_lock(&pinned.lock);
-  block->state = IDLE;
+  block->guard.state = REUSE_OVER;
   park(block);
   pthread_mutex_unlock(&pinned.lock);
 }
@@ -287,7 +232,7 @@ static tm_status pinned_alloc(tm_allocator* self, size_t size, tm_stream* stream
   }
   pinned_block* block = NULL;
   TM_TRY(find_block(size, stream, &block));
-  const tm_status status = stream ? prepare_event(block, stream) : TM_OK;
+  const tm_status status = stream ? reuse_guard_prepare(&block->guard, stream) : TM_OK;
   if (status != TM_OK) {
     put_back(block);
     return status;
@@ -300,15 +245,6 @@ static tm_status pinned_alloc(tm_allocator* self, size_t size, tm_stream* stream
   return TM_OK;
 }
 
-static void park_freed(pinned_block* block, tm_stream* stream) {
-  block->state = stream ? UNRECORDED : IDLE;
-  if (stream) {
-    block->stream = tm_stream_retain(stream);
-    try_to_record(block);
-  }
-  park(block);
-}
-
 static void pinned_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
   (void)self;
   if (!tm_cuda_usable_()) {
@@ -317,7 +253,8 @@ static void pinned_free(tm_allocator* self, void* ptr, size_t size, tm_stream* s
   pthread_mutex_lock(&pinned.lock);
   pinned_block* block = remove_live(ptr);
   if (block) {
-    park_freed(block, stream);
+    reuse_guard_close(&block->guard, stream);
+    park(block);
   }
   pthread_mutex_unlock(&pinned.lock);
   if (!block) {
@@ -332,7 +269,7 @@ static void collect_idle(size_t keep, struct block_queue* gone) {
   pinned_block* next;
   for (pinned_block* block = TAILQ_FIRST(&pinned.by_age); block && held > keep; block = next) {
     next = TAILQ_NEXT(block, in_age);
-    if (is_idle(block)) {
+    if (reuse_guard_is_over(&block->guard)) {
       unpark(block);
       held -= block->bytes;
       TAILQ_INSERT_TAIL(gone, block, in_age);

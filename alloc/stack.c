@@ -48,6 +48,7 @@ typedef struct stack {
   size_t live;                // blocks; atomic, since the thread that closes the stack reads it
   tm_thread_identity* owner;  // atomic; retained; NULL: nobody's
   bool busy;                  // atomic: the owner is inside a free
+  uint32_t storage_flags;     // of every block
   bool fenced;                // no membarrier on this system: `busy` is set by an exchange
   uint32_t pins;
   size_t raw_live;  // blocks that are no storage
@@ -444,7 +445,7 @@ static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
     s->mark = larger(s->mark, end);
   }
   record->storage.references = 1;
-  record->storage.flags = TM_STORAGE_EMBEDDED_;
+  record->storage.flags = s->storage_flags;
   record->storage.data = data;
   record->storage.size = size;
   record->storage.allocator = &s->base;
@@ -689,7 +690,7 @@ static tm_status check_options(const tm_allocator* upstream, const tm_stream* st
   if (!upstream) {
     return TM_NULL_HANDLE("tm_stack_allocator_create: the upstream");
   }
-  if (upstream->device.type != TM_CPU && !stream && !upstream->stream) {
+  if (upstream->device.type != TM_CPU && !stream && !upstream->stream && !upstream->is_dry) {
     return TM_RAISE(TM_ERR_INVALID,
                     "tm_stack_allocator_create: a stack over %s needs a stream to order reuse on",
                     upstream->vtable->name);
@@ -706,6 +707,8 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
                        const tm_stack_options* options) {
   tm_allocator_init_(&s->base, &stack_vtable, upstream->device, stream ? stream : upstream->stream);
   s->base.ignores_stream = s->base.stream == NULL;
+  s->base.is_dry = upstream->is_dry;
+  s->storage_flags = TM_STORAGE_EMBEDDED_ | (upstream->is_dry ? TM_STORAGE_DRY_ : 0);
   s->upstream = tm_allocator_retain(upstream);
   const size_t granule = larger(s->base.alignment, upstream->alignment);
   s->maximum = SIZE_MAX;

@@ -214,7 +214,7 @@ static tm_status alloc_separate(tm_allocator* allocator, size_t size, tm_stream*
     return status;
   }
   storage->references = 1;
-  storage->flags = 0;
+  storage->flags = allocator->is_dry ? TM_STORAGE_DRY_ : 0;
   storage->data = data;
   storage->size = size;
   storage->allocator = allocator;

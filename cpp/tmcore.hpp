@@ -641,6 +641,16 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
                                                on_failure then = {}) {
   return detail::created(tm_stack_allocator_create(upstream.get(), stream.get(), &options), then);
 }
+[[nodiscard]] inline allocator cached_allocator(allocator_ref upstream, stream_ref stream = {},
+                                                const tm_cached_options& options = {},
+                                                on_failure then = {}) {
+  return detail::created(tm_cached_allocator_create(upstream.get(), stream.get(), &options), then);
+}
+// Addresses without memory, to plan with.
+[[nodiscard]] inline allocator dry_allocator(tm_device device, const tm_dry_options& options = {},
+                                             on_failure then = {}) {
+  return detail::created(tm_dry_allocator_create(device, &options), then);
+}
 [[nodiscard]] inline allocator callback_allocator(const tm_callback_options& options,
                                                   on_failure then = {}) {
   return detail::created(tm_callback_allocator_create(&options), then);

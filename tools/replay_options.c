@@ -11,7 +11,7 @@ static const uint64_t most_requests = 10000000;
 static const uint64_t largest_batch = 65536;
 static const uint64_t largest_step = 1 << 24;  // tokens
 
-static const char* const allocator_names[REPLAY_ALLOCATORS] = {"cuda", "pool", "stack"};
+static const char* const allocator_names[REPLAY_ALLOCATORS] = {"cuda", "cached", "pool", "stack"};
 
 enum option_letter {
   OPTION_HELP = 'h',
@@ -56,7 +56,8 @@ void replay_options_help(void) {
       "  --model NAME|FILE     a config.json with Hugging Face's keys, or one of the names below\n"
       "                        (default: llama-3-8b)\n"
       "  --device-memory SIZE  memory of the device, e.g. 80GiB (default: all of it)\n"
-      "  --allocators LIST     any of cuda, pool, stack, with commas between (default: all)\n"
+      "  --allocators LIST     any of cuda, cached, pool, stack, with commas between\n"
+      "                        (default: all)\n"
       "  --requests N          the first N requests only (default: all; 1000 of the generated)\n"
       "  --max-batch N         sequences in a step (default: 256)\n"
       "  --max-tokens N        tokens in a step (default: 8192)\n"
@@ -125,7 +126,7 @@ static bool read_allocators(const char* option, const char* text, replay_options
     const size_t length = strcspn(at, ",");
     const replay_allocator allocator = find_allocator(at, length);
     if (allocator == REPLAY_ALLOCATORS) {
-      return complain(option, text, "cuda, pool and stack are known, with commas between");
+      return complain(option, text, "cuda, cached, pool and stack are known, with commas between");
     }
     if (!add_allocator(out, allocator)) return complain(option, text, "one is named twice");
     if (at[length] == '\0') return true;
@@ -172,7 +173,7 @@ static bool read_option(int letter, const char* name, const char* value, replay_
 bool replay_options_parse(int argc, char** argv, replay_options* out) {
   *out = (replay_options){
       .model = "llama-3-8b",
-      .allocators = {REPLAY_CUDA, REPLAY_POOL, REPLAY_STACK},
+      .allocators = {REPLAY_CUDA, REPLAY_CACHED, REPLAY_POOL, REPLAY_STACK},
       .allocator_count = REPLAY_ALLOCATORS,
       .max_batch = 256,
       .max_tokens = 8192,

@@ -8,13 +8,14 @@
 
 // The allocators that can serve the activations.
 typedef enum replay_allocator {
-  REPLAY_CUDA,   // cudaMalloc and cudaFree
-  REPLAY_POOL,   // a CUDA memory pool
-  REPLAY_STACK,  // an arena over a CUDA memory pool
+  REPLAY_CUDA,    // cudaMalloc and cudaFree
+  REPLAY_CACHED,  // a cache over cudaMalloc
+  REPLAY_POOL,    // a CUDA memory pool
+  REPLAY_STACK,   // an arena over a CUDA memory pool
   REPLAY_ALLOCATORS,
 } replay_allocator;
 
-// "cuda", "pool" or "stack".
+// "cuda", "cached", "pool" or "stack".
 const char* replay_allocator_name(replay_allocator allocator);
 
 typedef struct replay_options {

@@ -14,7 +14,7 @@ const double replay_kv_fraction = 0.9;
 //
 //   memory:       [verify ranges] - counting - cuda          weights, batches, the profile
 //   cache:        [verify ranges] - counting - cuda          KV cache
-//   activations:  [verify stamps] - [stack] - counting - cuda or own pool
+//   activations:  [verify stamps] - [stack or cached] - counting - cuda or own pool
 typedef struct run_parts {
   tm_stream* stream;
   verifier* verifier;    // NULL without --verify
@@ -63,14 +63,29 @@ static tm_allocator* make_arena(run_parts* p) {
   return NULL;
 }
 
+static bool is_over_cuda(replay_allocator allocator) {
+  return allocator == REPLAY_CUDA || allocator == REPLAY_CACHED;
+}
+
+static tm_allocator* make_tested(run_parts* p, replay_allocator allocator) {
+  switch (allocator) {
+    case REPLAY_CACHED:
+      return tm_cached_allocator_create(p->upstream, p->stream, NULL);
+    case REPLAY_STACK:
+      return make_arena(p);
+    default:
+      return tm_allocator_retain(p->upstream);
+  }
+}
+
 static tm_status make_activations(run_parts* p, const backend_device* device,
                                   replay_allocator allocator) {
-  tm_allocator* source = allocator == REPLAY_CUDA ? tm_cuda_allocator(0)
-                                                  : tm_cuda_pool_allocator_create(p->stream, NULL);
+  tm_allocator* source = is_over_cuda(allocator) ? tm_cuda_allocator(0)
+                                                 : tm_cuda_pool_allocator_create(p->stream, NULL);
   p->upstream = counted(p, device, source);
   if (!p->upstream) return tm_last_status();
   counting_on_new_peak(p->upstream, backend_sample_peak);
-  p->tested = allocator == REPLAY_STACK ? make_arena(p) : tm_allocator_retain(p->upstream);
+  p->tested = make_tested(p, allocator);
   p->activations = verified(p, p->tested, VERIFY_STAMPS);
   return p->activations ? TM_OK : tm_last_status();
 }
@@ -87,15 +102,16 @@ static uint64_t peak_live(const run_parts* p) {
   return tm_allocator_get_stats(p->tested, &stats) == TM_OK ? stats.peak_live_bytes : 0;
 }
 
-// The most that was live in the latest step. A stack's peak is the one of all steps.
+// The most that was live in the latest step. That of a stack or a cache is the one of all steps.
 static uint64_t step_peak_live(const run_parts* p) {
-  return tm_is_stack(p->tested) ? peak_live(p) : counting_recent_peak(p->upstream);
+  return p->tested == p->upstream ? counting_recent_peak(p->upstream) : peak_live(p);
 }
 
 // After each step: whether the driver's count has a new peak, or is at it still, and what was live.
 // `base` was reserved before the activations' allocator was made.
 static void watch_peak(const run_parts* p, uint64_t base, replay_run* out) {
   const uint64_t peak = backend_peak_reserved() - base;
+  out->steady_reserved_bytes = peak;
   const uint64_t live = step_peak_live(p);
   if (peak > out->peak_reserved_bytes) {
     out->peak_reserved_bytes = peak;
@@ -170,6 +186,7 @@ static tm_status run(run_parts* p, const replay_options* options, const model_co
   TM_TRY(engine_start(p->engine, p->activations, trace));
   watch_peak(p, base, out);
   const uint64_t calls_of_warmup = upstream_calls(p);
+  backend_restart_peak();  // from here on it is the steady state's
   const tm_status status = serve(p, base, out);
   gather(p, calls_of_warmup, out);
   return status;

@@ -84,6 +84,9 @@ static void cell_peak_live(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
 static void cell_peak_reserved(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   size_format(r->peak_reserved_bytes, text);
 }
+static void cell_steady_reserved(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  size_format(r->steady_reserved_bytes, text);
+}
 static void cell_fragmentation(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   (void)snprintf(text, SIZE_TEXT_SIZE, "%.2f %%", 100 * fragmentation(r));
 }
@@ -125,6 +128,7 @@ static const struct {
     {"  after the profile step", cell_upstream_later},
     {"peak live", cell_peak_live},
     {"peak reserved", cell_peak_reserved},
+    {"  after the profile step", cell_steady_reserved},
     {"fragmentation", cell_fragmentation},
     {"out of memory", cell_oom},
     {"host ns per tensor", cell_ns},
@@ -210,6 +214,7 @@ static void put_memory(json_t* object, const replay_run* r) {
   put_count(object, "upstream_calls_after_warmup", r->upstream_calls_after_warmup);
   put_count(object, "peak_live_bytes", r->peak_live_bytes);
   put_count(object, "peak_reserved_bytes", r->peak_reserved_bytes);
+  put_count(object, "peak_reserved_bytes_after_warmup", r->steady_reserved_bytes);
   put(object, "fragmentation", json_real(fragmentation(r)));
   put_count(object, "oom_events", r->counts.oom_events);
 }

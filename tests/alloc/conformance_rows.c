@@ -2,9 +2,11 @@
 
 #include <stdlib.h>
 
+#include "tm/alloc/cached.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
+#include "tm/alloc/dry.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
@@ -128,6 +130,63 @@ static tm_allocator* create_stack_over_stack(void) {
   return create_stack_over(create_stack_over_host());
 }
 
+//===-- Caches ----------------------------------------------------------------===//
+
+// Takes the reference to `upstream` over.
+static tm_allocator* create_cached_on(tm_allocator* upstream, tm_stream* stream) {
+  tm_allocator* cached = upstream ? tm_cached_allocator_create(upstream, stream, NULL) : NULL;
+  tm_allocator_release(upstream);
+  return cached;
+}
+
+static tm_allocator* create_cached_with_stream(tm_allocator* upstream) {
+  tm_stream* stream = upstream ? tm_stream_create(0, 0) : NULL;
+  tm_allocator* cached = stream ? create_cached_on(upstream, stream) : NULL;
+  tm_stream_release(stream);
+  return cached;
+}
+
+static tm_allocator* create_cached_over_host(void) {
+  return create_cached_on(tm_host_allocator(), NULL);
+}
+
+static tm_allocator* create_cached_over_pinned(void) {
+  return create_cached_on(tm_pinned_allocator(), NULL);
+}
+
+static tm_allocator* create_cached_over_pinned_with_stream(void) {
+  return create_cached_with_stream(tm_pinned_allocator());
+}
+
+static tm_allocator* create_cached_over_cuda(void) {
+  return create_cached_with_stream(tm_cuda_allocator(0));
+}
+
+static tm_allocator* create_cached_over_pool(void) {
+  return create_cached_on(create_own_pool(), NULL);
+}
+
+static tm_allocator* create_cached_over_callback(void) {
+  return create_cached_on(create_callback_over_malloc(), NULL);
+}
+
+static tm_allocator* create_cached_over_cached(void) {
+  return create_cached_on(create_cached_over_host(), NULL);
+}
+
+static tm_allocator* create_stack_over_cached(void) {
+  return create_stack_over(create_cached_over_cuda());
+}
+
+//===-- Dry -------------------------------------------------------------------===//
+
+static tm_allocator* create_dry(void) {
+  return tm_dry_allocator_create(tm_device_make(TM_CPU, 0), NULL);
+}
+
+static tm_allocator* create_stack_over_dry(void) { return create_stack_over(create_dry()); }
+static tm_allocator* create_cached_over_dry(void) { return create_cached_on(create_dry(), NULL); }
+
 //===-- Rows ------------------------------------------------------------------===//
 
 #define ON_HOST .device = {TM_CPU, 0}, .alignment = TM_HOST_ALIGNMENT
@@ -155,4 +214,17 @@ const conformance_row conformance_rows[CONFORMANCE_ROWS] = {
      .is_owned = true},
     {"stack(callback)", create_stack_over_callback, ON_HOST, .counts = true, .is_owned = true},
     {"stack(stack)", create_stack_over_stack, ON_HOST, .counts = true, .is_owned = true},
+    {"stack(cached)", create_stack_over_cached, ON_DEVICE, .has_stream = true, .is_owned = true},
+    {"cached(host)", create_cached_over_host, ON_HOST, .counts = true},
+    {"cached(pinned)", create_cached_over_pinned, ON_PINNED, .counts = true},
+    {"cached(pinned): with a stream", create_cached_over_pinned_with_stream, ON_PINNED,
+     .counts = true, .has_stream = true},
+    {"cached(cuda)", create_cached_over_cuda, ON_DEVICE, .has_stream = true},
+    {"cached(cuda_pool)", create_cached_over_pool, ON_DEVICE, .has_stream = true},
+    {"cached(callback)", create_cached_over_callback, ON_HOST, .counts = true},
+    {"cached(cached)", create_cached_over_cached, ON_HOST, .counts = true},
+    {"cached(dry)", create_cached_over_dry, ON_HOST, .counts = true, .is_dry = true},
+    {"dry", create_dry, ON_HOST, .counts = true, .is_dry = true},
+    {"stack(dry)", create_stack_over_dry, ON_HOST, .counts = true, .is_owned = true,
+     .is_dry = true},
 };

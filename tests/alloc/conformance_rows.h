@@ -7,7 +7,7 @@
 
 #include "tm/alloc/allocator.h"
 
-enum { CONFORMANCE_ROWS = 16 };
+enum { CONFORMANCE_ROWS = 27 };
 
 typedef struct conformance_row {
   const char* name;
@@ -20,6 +20,7 @@ typedef struct conformance_row {
   bool runs_out;     // of the device's memory
   bool is_process_wide;
   bool is_owned;  // one thread at a time allocates
+  bool is_dry;    // has no memory
 } conformance_row;
 
 extern const conformance_row conformance_rows[CONFORMANCE_ROWS];

@@ -106,6 +106,9 @@ static void cuda_ok(cudaError_t code) {
 }
 
 static void write_block(const subject* s, void* block, size_t size, int value) {
+  if (s->row->is_dry) {
+    return;
+  }
   if (s->row->device.type != TM_DEVICE) {
     memset(block, value, size);
     return;
@@ -114,6 +117,9 @@ static void write_block(const subject* s, void* block, size_t size, int value) {
 }
 
 static void expect_block(const subject* s, const void* block, size_t size, int value) {
+  if (s->row->is_dry) {
+    return;
+  }
   char* copy = malloc(size);
   cr_assert(copy != NULL);
   if (s->row->device.type == TM_DEVICE) {
@@ -386,7 +392,7 @@ CONFORMANCE(statistics_add_up_and_return_to_zero) {
     cr_expect(eq(u64, stats.alloc_calls, (uint64_t)i + 1), "%s", s.row->name);
     cr_expect(ge(u64, stats.reserved_bytes, live), "%s", s.row->name);
     cr_expect(ge(u64, stats.peak_reserved_bytes, stats.reserved_bytes), "%s", s.row->name);
-    cr_expect(ge(u64, stats.upstream_calls, 1), "%s", s.row->name);
+    cr_expect(s.row->is_dry || stats.upstream_calls >= 1, "%s", s.row->name);
   }
   for (int i = SIZES - 1; i >= 0; i--) {
     give(&s, blocks[i], sizes[i]);

@@ -360,6 +360,35 @@ void streams_and_events() {
   TM_CHECK(tmcore::to_string(x) == "i16 device:0 (64,64):(64,1)");
 }
 
+void a_cache_keeps_its_upstream_and_what_is_freed() {
+  counting_upstream upstream;
+  {
+    const tmcore::allocator cached =
+        tmcore::cached_allocator(upstream.get(), nullptr, {1 << 20, 2 << 20});
+    TM_CHECK_STREQ(cached.name(), "cached");
+    for (int i = 0; i < 10; i++) {
+      const tensor x({64, 64}, TM_F32, cached);
+      TM_CHECK(tm_is_cached(cached.get()) && cached.stats().live_blocks == 1);
+    }
+    TM_CHECK_EQ(upstream.figures().allocs, 1u);
+    TM_CHECK(!tensor({1 << 20}, TM_F32, cached, std::nothrow));
+    TM_CHECK_EQ(tm_last_status(), TM_ERR_NO_MEMORY);
+  }
+  TM_CHECK_EQ(upstream.figures().live_bytes, 0u);
+  TM_CHECK(!tmcore::cached_allocator(nullptr, nullptr, {}, std::nothrow));
+}
+
+void planning_needs_no_memory() {
+  const tmcore::allocator dry = tmcore::dry_allocator(tmcore::cuda(5));
+  const tmcore::allocator arena = tmcore::stack_allocator(dry);
+  {
+    const tensor x({1 << 20, 1 << 16}, TM_F16, arena);
+    TM_CHECK(x.is_dry());
+  }
+  TM_CHECK_EQ(arena.stats().peak_live_bytes, uint64_t{1} << 37);
+  TM_CHECK(!tmcore::dry_allocator(tmcore::cuda(-1), {}, std::nothrow));
+}
+
 }  // namespace
 
 // NOLINTEND(bugprone-use-after-move, clang-analyzer-cplusplus.Move)
@@ -378,6 +407,8 @@ int main() {
   RUN_TEST(tensors_of_buffers_and_back);
   RUN_TEST(adopted_memory_is_deleted_once);
   RUN_TEST(contexts_move_and_share);
+  RUN_TEST(a_cache_keeps_its_upstream_and_what_is_freed);
+  RUN_TEST(planning_needs_no_memory);
   RUN_TEST(streams_and_events);
   return 0;
 }

@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "tests/support/sanitizers.h"
+#include "tm/alloc/cached.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/device.h"
+#include "tm/alloc/dry.h"
 #include "tm/alloc/event.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/pinned.h"
@@ -26,6 +28,8 @@ enum { THREADS = 6, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 
 
 static tm_stream* stream;
 static tm_allocator* pool;
+static tm_allocator* cached[3];  // over the host, the pool and pinned memory
+static tm_allocator* dry;
 static tm_allocator* foreign;  // puts off frees during captures, which takes a lock
 static bool stop;
 
@@ -53,22 +57,39 @@ static void use_foreign(void) {
   }
 }
 
+// Segments come, go and are put together.
+static void use_cached(void) {
+  for (int i = 0; i < HAND_OVERS / 4; i++) {
+    void* block;
+    TM_CHECK_OK(tm_allocator_alloc(cached[0], (size_t)SIZE << i % 12, NULL, &block));
+    use_memory(cached[0], NULL);
+    tm_allocator_free(cached[0], block, (size_t)SIZE << i % 12, NULL);
+    use_memory(dry, NULL);
+  }
+  TM_CHECK_OK(tm_allocator_trim(cached[0], 0));
+}
+
 static void use_devices(tm_stream* own) {
   use_memory(pool, NULL);
   use_memory(pool, own);  // takes an event from the cache
   use_memory(tm_pinned_allocator(), own);
+  use_memory(cached[1], own);
+  use_memory(cached[2], own);
 }
 
 static void* hold_locks(void* argument) {
   tm_auto_stream own = tm_stream_create(0, 0);
   TM_CHECK(own != NULL);
   while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-    switch ((intptr_t)argument % 3) {
+    switch ((intptr_t)argument % 4) {
       case 0:
         use_stack();
         break;
       case 1:
         use_devices(own);
+        break;
+      case 2:
+        use_cached();
         break;
       default:
         use_foreign();
@@ -101,7 +122,27 @@ static tm_allocator* make_foreign(void) {
 
 //===-- The child -------------------------------------------------------------------===//
 
-static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned_block) {
+static void expect_no_device(tm_allocator* allocator, void* inherited) {
+  void* block;
+  TM_CHECK_EQ(tm_allocator_alloc(allocator, SIZE, NULL, &block), TM_ERR_UNAVAILABLE);
+  tm_allocator_free(allocator, inherited, SIZE, NULL);
+  TM_CHECK_EQ(tm_allocator_trim(allocator, 0), TM_ERR_UNAVAILABLE);
+  tm_allocator_stats stats;
+  TM_CHECK_EQ(tm_allocator_get_stats(allocator, &stats), TM_ERR_UNAVAILABLE);
+  tm_allocator_release(allocator);
+}
+
+// Of a cache of the host's memory a child has its own, with the blocks that were live.
+static void go_on_with_cached(void* inherited) {
+  tm_allocator_free(cached[0], inherited, SIZE, NULL);
+  use_memory(dry, NULL);
+  use_cached();
+  TM_CHECK(tm_cached_is_valid(cached[0]));
+  tm_allocator_release(cached[0]);
+}
+
+static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned_block,
+                          void* const inherited[3]) {
   (void)alarm(CHILD_SECONDS);
   void* block;
   TM_CHECK_EQ(tm_allocator_alloc(pool, SIZE, NULL, &block), TM_ERR_UNAVAILABLE);
@@ -111,6 +152,9 @@ static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned
   tm_storage_release(storage);
   tm_allocator_free(tm_pinned_allocator(), pinned_block, SIZE, stream);
   TM_CHECK_OK(tm_allocator_trim(tm_pinned_allocator(), 0));
+  expect_no_device(cached[1], inherited[1]);
+  expect_no_device(cached[2], inherited[2]);
+  go_on_with_cached(inherited[0]);
   use_memory(foreign, NULL);
   use_memory(tm_host_allocator(), NULL);
   use_memory(stack, NULL);  // nobody's: becomes this thread's
@@ -125,14 +169,21 @@ static void fork_once(void) {
   void* block;
   TM_CHECK_OK(tm_storage_alloc(pool, SIZE, NULL, &storage));
   TM_CHECK_OK(tm_allocator_alloc(tm_pinned_allocator(), SIZE, stream, &block));
+  void* inherited[3];
+  for (int i = 0; i < 3; i++) {
+    TM_CHECK_OK(tm_allocator_alloc(cached[i], SIZE, NULL, &inherited[i]));
+  }
   const pid_t child = fork();
   TM_CHECK(child >= 0);
   if (child == 0) {
-    live_as_child(stack, storage, block);
+    live_as_child(stack, storage, block, inherited);
   }
   int status = -1;
   TM_CHECK_EQ(waitpid(child, &status, 0), child);
   TM_CHECK_EQ(status, 0);
+  for (int i = 0; i < 3; i++) {
+    tm_allocator_free(cached[i], inherited[i], SIZE, NULL);
+  }
   tm_allocator_free(tm_pinned_allocator(), block, SIZE, stream);
   tm_storage_release(storage);
   tm_allocator_release(stack);
@@ -199,7 +250,12 @@ int main(void) {
   stream = tm_stream_create(0, 0);
   pool = tm_cuda_pool_allocator_create(stream, NULL);
   foreign = make_foreign();
-  TM_CHECK(pool != NULL && foreign != NULL);
+  dry = tm_dry_allocator_create(tm_device_make(TM_DEVICE, 0), NULL);
+  cached[0] = tm_cached_allocator_create(tm_host_allocator(), NULL, NULL);
+  cached[1] = tm_cached_allocator_create(pool, NULL, NULL);
+  cached[2] = tm_cached_allocator_create(tm_pinned_allocator(), NULL, NULL);
+  TM_CHECK(pool != NULL && foreign != NULL && dry != NULL);
+  TM_CHECK(cached[0] != NULL && cached[1] != NULL && cached[2] != NULL);
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) {
     TM_CHECK_EQ(pthread_create(&threads[i], NULL, hold_locks, (void*)(intptr_t)i), 0);
@@ -212,6 +268,10 @@ int main(void) {
     TM_CHECK_EQ(pthread_join(threads[i], NULL), 0);
   }
   TM_CHECK_OK(tm_stream_sync(stream));
+  for (int i = 0; i < 3; i++) {
+    tm_allocator_release(cached[i]);
+  }
+  tm_allocator_release(dry);
   tm_allocator_release(foreign);
   tm_allocator_release(pool);
   tm_stream_release(stream);

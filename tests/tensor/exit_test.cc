@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tm/alloc/cached.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/device.h"
@@ -30,7 +31,7 @@ bool has_devices;
   _exit(1);
 }
 
-constexpr int kinds = 6;
+constexpr int kinds = 8;
 
 // One tensor of each kind, with the allocators they come from.
 class holder {
@@ -52,6 +53,8 @@ class holder {
     allocators_[3] = tm_stack_allocator_create(tm_cuda_allocator(0), stream_, nullptr);
     allocators_[4] = tm_pinned_allocator();
     allocators_[5] = tm_stack_allocator_create(tm_host_allocator(), nullptr, nullptr);
+    allocators_[6] = tm_cached_allocator_create(tm_cuda_allocator(0), stream_, nullptr);
+    allocators_[7] = tm_cached_allocator_create(tm_pinned_allocator(), nullptr, nullptr);
     TM_USE_STREAM(stream_);
     for (int i = 0; i < kinds; i++) {
       tensors_[i] = tm_empty_from(allocators_[i], TM_SHAPE(1000), TM_F32);

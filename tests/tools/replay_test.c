@@ -12,6 +12,8 @@
 
 #include "engine/trace.h"
 
+enum { RUNS = 4, STACK = 3 };  // allocators without --allocators, and where the stack is
+
 #define SMALL "--model tests/tools/small_model.json --max-tokens 512"
 
 //===-- Running -----------------------------------------------------------===//
@@ -84,6 +86,9 @@ static void expect_run(const json_t* run, const char* allocator) {
   cr_expect(integer(run, "peak_live_bytes") > 0);
   cr_expect(integer(run, "peak_reserved_bytes") >= integer(run, "peak_live_bytes"));
   cr_expect(integer(run, "peak_reserved_bytes") % (2 << 20) == 0, "granules of 2 MiB");
+  cr_expect(integer(run, "peak_reserved_bytes_after_warmup") > 0);
+  cr_expect(integer(run, "peak_reserved_bytes_after_warmup") <=
+            integer(run, "peak_reserved_bytes"));
   cr_expect(number(run, "fragmentation") >= 0 && number(run, "fragmentation") < 1);
   cr_expect(integer(run, "oom_events") == 0);
   cr_expect(number(run, "host_ns_per_tensor") > 0);
@@ -122,18 +127,31 @@ Test(replay, json_has_every_key_and_allocators_agree) {
   cr_expect(is_simulated || strcmp(text(device, "backend"), "cuda") == 0);
   cr_expect(strlen(text(device, "name")) > 0);
   cr_expect(eq(i64, integer(device, "memory_bytes"), (int64_t)40 << 30));
-  cr_assert(eq(sz, json_array_size(json_object_get(root, "runs")), 3));
+  cr_assert(eq(sz, json_array_size(json_object_get(root, "runs")), RUNS));
   expect_run(run_of(root, 0), "cuda");
-  expect_run(run_of(root, 1), "pool");
-  expect_run(run_of(root, 2), "stack");
+  expect_run(run_of(root, 1), "cached");
+  expect_run(run_of(root, 2), "pool");
+  expect_run(run_of(root, STACK), "stack");
   expect_agreement(root);
-  for (size_t i = 0; i < 3; i++) {
+  for (size_t i = 0; i < RUNS; i++) {
     expect_shares(run_of(root, i), is_simulated);
     cr_expect(type_of(run_of(root, i), "verified") == JSON_NULL);
   }
-  cr_expect(eq(i64, integer(run_of(root, 2), "upstream_calls_after_warmup"), 0));
+  cr_expect(eq(i64, integer(run_of(root, STACK), "upstream_calls_after_warmup"), 0));
+  cr_expect(integer(run_of(root, 1), "upstream_calls") < 100);
   cr_expect(eq(i64, integer(run_of(root, 0), "upstream_calls_after_warmup"),
                2 * integer(run_of(root, 0), "tensors")));
+  json_decref(root);
+}
+
+// What a cache holds at most, in all and in the steady state, beside what is live at most.
+Test(replay, a_cache_holds_hardly_more_than_is_live) {
+  json_t* root = replay("--requests 200 --device-memory 80GiB --allocators cached");
+  const json_t* run = run_of(root, 0);
+  const double live = number(run, "peak_live_bytes");
+  cr_expect(live > 900e6);
+  cr_expect(number(run, "peak_reserved_bytes_after_warmup") <= 1.02 * live);
+  cr_expect(number(run, "peak_reserved_bytes") <= 1.02 * live);
   json_decref(root);
 }
 
@@ -144,7 +162,7 @@ Test(replay, a_seed_makes_the_same_replay) {
   json_t* runs[3];
   for (int i = 0; i < 3; i++) {
     runs[i] = replay(i < 2 ? SMALL " --requests 20 --seed 5" : SMALL " --requests 20 --seed 6");
-    for (size_t run = 0; run < 3; run++) {
+    for (size_t run = 0; run < RUNS; run++) {
       for (size_t t = 0; t < sizeof(timings) / sizeof(timings[0]); t++) {
         json_object_del((json_t*)run_of(runs[i], run), timings[t]);
       }
@@ -157,8 +175,8 @@ Test(replay, a_seed_makes_the_same_replay) {
 
 Test(replay, verified_is_true_when_nothing_is_found) {
   json_t* root =
-      replay("--requests 1 --max-batch 2 --max-tokens 64 --verify --allocators pool,stack");
-  for (size_t i = 0; i < 2; i++) {
+      replay("--requests 1 --max-batch 2 --max-tokens 64 --verify --allocators cached,pool,stack");
+  for (size_t i = 0; i < 3; i++) {
     cr_expect(type_of(run_of(root, i), "verified") == JSON_TRUE);
     cr_expect(eq(i64, integer(run_of(root, i), "findings"), 0));
     cr_expect(integer(run_of(root, i), "checked") > integer(run_of(root, i), "tensors"));
@@ -209,7 +227,7 @@ Test(replay, the_real_trace_is_served) {
   json_t* root = replay_azure("--requests 300");
   expect_agreement(root);
   cr_expect(eq(i64, integer(run_of(root, 0), "finished"), 300));
-  cr_expect(eq(i64, integer(run_of(root, 2), "upstream_calls_after_warmup"), 0));
+  cr_expect(eq(i64, integer(run_of(root, STACK), "upstream_calls_after_warmup"), 0));
   json_decref(root);
 }
 

@@ -76,8 +76,8 @@ expect_error "--requests ten: an integer" replay --requests ten
 expect_error "--max-batch -1: an integer from 1 to" replay --max-batch -1
 expect_error "--max-tokens 99999999999: an integer" replay --max-tokens 99999999999
 expect_error "--seed x: an integer" replay --seed x
-expect_error "--allocators best: cuda, pool and stack are known" replay --allocators best
-expect_error "--allocators cuda,: cuda, pool and stack" replay --allocators cuda,
+expect_error "--allocators best: cuda, cached, pool and stack are known" replay --allocators best
+expect_error "--allocators cuda,: cuda, cached, pool and stack" replay --allocators cuda,
 expect_error "--allocators stack,stack: one is named twice" replay --allocators stack,stack
 
 #===-- Files ---------------------------------------------------------------===#
@@ -117,10 +117,10 @@ expect_error "does not fit in 16.00 GiB: " replay --device-memory 16GiB --max-to
 
 #===-- Replays -------------------------------------------------------------===#
 
-expect_success "^requests finished +4 +4 +4$" replay "${small[@]}"
-grep -qE "^  after the profile step +[1-9][0-9,]+ +[1-9][0-9,]+ +0$" out || fail "upstream calls: $(cat out)"
+expect_success "^requests finished +4 +4 +4 +4$" replay "${small[@]}"
+grep -qE "^  after the profile step +[1-9][0-9,]+ +[0-9]+ +[1-9][0-9,]+ +0$" out || fail "upstream calls: $(cat out)"
 expect_success "^requests finished +2$" replay "${small[@]}" --requests 2 --allocators pool
-expect_success "^verified +yes +yes +yes$" replay "${small[@]}" --verify
+expect_success "^verified +yes +yes +yes +yes$" replay "${small[@]}" --verify
 expect_success "generated, 20 requests" replay --model config.json --requests 20 --max-tokens 512
 expect_success "longer than the model takes +1$" \
   replay "${small[@]}" --allocators stack --trace <(sed '2s/374/4000/' trace.csv)
