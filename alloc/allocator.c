@@ -29,7 +29,9 @@ void tm_allocator_init_(tm_allocator* allocator, const tm_allocator_vtable* vtab
   allocator->alignment = device.type == TM_DEVICE ? TM_DEVICE_ALIGNMENT : TM_HOST_ALIGNMENT;
   allocator->ignores_stream = false;
   allocator->puts_off_frees = false;
+  allocator->upstream = NULL;
   allocator->is_dry = false;
+  allocator->exact_sizes = false;
 }
 
 void tm_allocator_deinit_(tm_allocator* allocator) {
@@ -85,7 +87,7 @@ typedef struct parked_block {
   struct parked_block* next;  // while it is nobody's
   tm_allocator* allocator;    // retained
   void* ptr;
-  size_t size;        // rounded
+  size_t size;        // as the slots get it
   tm_stream* stream;  // retained; or NULL
 } parked_block;
 
@@ -125,15 +127,22 @@ static parked_block* take_place(void) {
 
 //===-- Allocating --------------------------------------------------------===//
 
+// The size that the slots get.
+static size_t slot_size(const tm_allocator* allocator, size_t size, size_t rounded) {
+  return allocator->exact_sizes ? size : rounded;
+}
+
 static tm_status round_request(const tm_allocator* allocator, size_t size, size_t* out) {
+  size_t rounded = 0;
   if (size > PTRDIFF_MAX) {
     return TM_RAISE(TM_ERR_INVALID, "%s: %zu bytes asked, more than any object can have",
                     allocator->vtable->name, size);
   }
-  if (!tm_checked_round_up(size, allocator->alignment, out)) {
+  if (!tm_checked_round_up(size, allocator->alignment, &rounded)) {
     return TM_RAISE(TM_ERR_OVERFLOW, "%s: %zu bytes do not round up to a multiple of %zu",
                     allocator->vtable->name, size, allocator->alignment);
   }
+  *out = slot_size(allocator, size, rounded);
   return TM_OK;
 }
 
@@ -236,7 +245,7 @@ static bool order_behind(tm_allocator* allocator, tm_stream* stream) {
          tm_stream_sync(stream) == TM_OK || tm_stream_is_over_(stream);
 }
 
-// Frees a block of `size` rounded bytes; false where that has to wait.
+// Frees a block whose slots get `size`; false where that has to wait.
 static bool free_ordered(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
   if (crosses_streams(allocator, stream)) {
     if (!order_behind(allocator, stream)) {
@@ -265,8 +274,9 @@ static bool retry_free(tm_parked_* parked) {
 
 static void free_or_park(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
   const tm_error kept = *tm_last_error();
+  const bool freed = free_ordered(allocator, ptr, size, stream);  // fatal: may not come back
   parked_block* place = take_place();
-  if (free_ordered(allocator, ptr, size, stream)) {
+  if (freed) {
     tm_bookkeeping_free(place);
   } else if (place) {  // else the block was not allocated on `stream`: lost, but never used too
                        // early
@@ -286,10 +296,11 @@ void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_strea
     return;
   }
   tm_retry_parked_();
+  size = slot_size(allocator, size, rounded);
   if (may_be_parked(allocator, stream)) {
-    free_or_park(allocator, ptr, rounded, stream);
+    free_or_park(allocator, ptr, size, stream);
   } else {
-    allocator->vtable->free(allocator, ptr, rounded, stream ? stream : allocator->stream);
+    allocator->vtable->free(allocator, ptr, size, stream ? stream : allocator->stream);
   }
 }
 
@@ -336,4 +347,8 @@ size_t tm_allocator_alignment(const tm_allocator* allocator) {
 
 const char* tm_allocator_name(const tm_allocator* allocator) {
   return allocator ? allocator->vtable->name : "(null)";
+}
+
+tm_allocator* tm_allocator_upstream(const tm_allocator* allocator) {
+  return allocator ? allocator->upstream : NULL;
 }

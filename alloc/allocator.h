@@ -101,6 +101,10 @@ TM_API tm_stream* tm_allocator_stream(const tm_allocator* allocator);  // borrow
 TM_API size_t tm_allocator_alignment(const tm_allocator* allocator);   // bytes, a power of two
 TM_API const char* tm_allocator_name(const tm_allocator* allocator);   // e.g. "stack"
 
+// The allocator that `allocator` asks for memory: that below a stack or an adaptor. Borrowed; NULL
+// where there is none, and for NULL.
+TM_API tm_allocator* tm_allocator_upstream(const tm_allocator* allocator);
+
 //===-- Scoped references (tm_auto_allocator) ------------------------------===//
 
 static inline void tm_allocator_release_at_(tm_allocator** allocator) {
@@ -113,7 +117,8 @@ static inline void tm_allocator_release_at_(tm_allocator** allocator) {
 //===-- For implementers --------------------------------------------------===//
 
 // An allocator's behaviour. The public functions above have checked their arguments and rounded
-// sizes to the alignment before a slot is called; `size` is never 0 and `ptr` never NULL.
+// sizes to the alignment before a slot is called, unless the allocator wants them exact; `size` is
+// never 0 and `ptr` never NULL.
 typedef struct tm_allocator_vtable {
   const char* name;  // for messages, e.g. "stack"
   // The last reference is gone: frees everything, `self` included.
@@ -147,11 +152,13 @@ struct tm_allocator {
   tm_slots_ slots;
   int32_t references;  // read and written with __atomic; TM_IMMORTAL_: not counted
   tm_device device;
-  tm_stream* stream;    // retained; NULL where the memory is not stream-ordered
-  size_t alignment;     // bytes, a power of two
-  bool ignores_stream;  // a free is safe whatever streams did: storages need not note theirs
+  tm_stream* stream;       // retained; NULL where the memory is not stream-ordered
+  tm_allocator* upstream;  // what it asks for memory and keeps alive; NULL where there is none
+  size_t alignment;        // bytes, a power of two
+  bool ignores_stream;     // a free is safe whatever streams did: storages need not note theirs
   bool puts_off_frees;  // tm_allocator_free keeps blocks back while their stream is being captured
-  bool is_dry;          // blocks are addresses only: nothing may touch them
+  bool is_dry;          // its blocks are addresses only: nothing may touch the memory
+  bool exact_sizes;     // its slots get sizes as they were asked, not rounded to the alignment
 };
 
 enum {

@@ -737,6 +737,7 @@ static void init_cached(cached* s, tm_allocator* upstream, tm_stream* stream,
   s->needs_cuda = !has_no_order;
   s->process = getpid();
   s->upstream = tm_allocator_retain(upstream);
+  s->base.upstream = upstream;
   s->granule = larger(s->base.alignment, upstream->alignment);
   s->maximum = SIZE_MAX;
   if (options->maximum_bytes) {

@@ -710,6 +710,7 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
   s->base.is_dry = upstream->is_dry;
   s->storage_flags = TM_STORAGE_EMBEDDED_ | (upstream->is_dry ? TM_STORAGE_DRY_ : 0);
   s->upstream = tm_allocator_retain(upstream);
+  s->base.upstream = upstream;
   const size_t granule = larger(s->base.alignment, upstream->alignment);
   s->maximum = SIZE_MAX;
   if (options && options->maximum_bytes) {

@@ -143,7 +143,9 @@ TM_API void tm_context_release(tm_context* context);
 //   TM_WITH_CONTEXT(token) { ... }                      // on others, on any number at a time
 //
 // Each thread that attaches the token gets a context of its own, which ends with the block. Since
-// one thread at a time may use an arena, its upstream takes its place in the token. Attaching takes
+// one thread at a time may use an arena, its upstream takes its place in the token, and that of
+// adaptors over it: statistics(stack(pool)) becomes the pool, stack(statistics(pool)) the
+// statistics(pool). Attaching takes
 // no memory, unless the token is attached already, on another thread or further out: where there is
 // none then, that is fatal.
 // Ownership: the caller owns one reference; the token retains what it holds.

@@ -2,7 +2,8 @@
 //
 // What is captured is either shared or moved:
 // - A shared token is never current itself. Each thread that attaches it gets a context that stands
-//   for it. Arenas are replaced by their upstreams, since one thread at a time may use an arena.
+//   for it. Arenas, and adaptors over them, are replaced by the upstreams of the arenas, since one
+//   thread at a time may use an arena.
 // - A moved token is a context like any other, current on one thread at a time, that brings its
 //   arenas along. While it is current nowhere, an identity that is no thread's owns them.
 
@@ -26,10 +27,11 @@ static bool holds_allocator(size_t slot) {
   return slot < TM_DEVICE_TYPES || slot >= (size_t)TM_SLOT_ON_DEVICE_;
 }
 
-// The allocator that any thread may use in the place of `allocator`.
+// The allocator that any thread may use in the place of `allocator`: what is over an arena, an
+// adaptor say, is no more for several threads than that is.
 static tm_allocator* shareable(tm_allocator* allocator) {
-  while (tm_is_stack(allocator)) {
-    allocator = tm_stack_upstream(allocator);
+  for (tm_allocator* below = allocator; below; below = tm_allocator_upstream(below)) {
+    allocator = tm_is_stack(below) ? tm_allocator_upstream(below) : allocator;
   }
   return allocator;
 }
@@ -44,15 +46,15 @@ static void capture_current(captured_context* out, const tm_context* from, bool 
   out->current[TM_SLOT_STREAM_] = tm_stream_retain(from->current[TM_SLOT_STREAM_]);
 }
 
-// Passes every arena on, upstreams of arenas that are arenas included. False where one belongs to
-// somebody else than `from`.
+// Passes every arena on, those below other allocators included. False where one belongs to somebody
+// else than `from`.
 static bool pass_arenas(const captured_context* what, tm_thread_identity* from,
                         tm_thread_identity* to) {
   bool all = true;
   for (size_t slot = 0; slot < TM_SLOTS_; slot++) {
     tm_allocator* allocator = holds_allocator(slot) ? what->current[slot] : NULL;
-    for (; tm_is_stack(allocator); allocator = tm_stack_upstream(allocator)) {
-      all = tm_stack_pass_(allocator, from, to) && all;
+    for (; allocator; allocator = tm_allocator_upstream(allocator)) {
+      all = (!tm_is_stack(allocator) || tm_stack_pass_(allocator, from, to)) && all;
     }
   }
   return all;

@@ -517,6 +517,7 @@ class allocator_calls {
   stream_ref stream() const noexcept { return tm_allocator_stream(c()); }  // null where it has none
   size_t alignment() const noexcept { return tm_allocator_alignment(c()); }
   const char* name() const noexcept { return tm_allocator_name(c()); }
+  tm_allocator* upstream() const noexcept { return tm_allocator_upstream(c()); }  // borrowed
 
   // `size` bytes, first and last used on `on` (null: the allocator's own stream); NULL for none.
   // The caller gives the block back with deallocate, and keeps the allocator until then. Raw: the
@@ -655,6 +656,83 @@ inline allocator_ref pinned_allocator() noexcept { return tm_pinned_allocator();
                                                   on_failure then = {}) {
   return detail::created(tm_callback_allocator_create(&options), then);
 }
+
+// Adaptors, which go over any allocator. Their operations are those of the C API.
+[[nodiscard]] inline allocator statistics_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_statistics_adaptor_create(upstream.get()), then);
+}
+[[nodiscard]] inline allocator limit_adaptor(allocator_ref upstream, size_t bytes,
+                                             on_failure then = {}) {
+  return detail::created(tm_limit_adaptor_create(upstream.get(), bytes), then);
+}
+[[nodiscard]] inline allocator tracking_adaptor(allocator_ref upstream,
+                                                const tm_tracking_options& options = {},
+                                                on_failure then = {}) {
+  return detail::created(tm_tracking_adaptor_create(upstream.get(), &options), then);
+}
+[[nodiscard]] inline allocator logging_adaptor(allocator_ref upstream, const char* path,
+                                               on_failure then = {}) {
+  return detail::created(tm_logging_adaptor_create(upstream.get(), path), then);
+}
+[[nodiscard]] inline allocator guard_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_guard_adaptor_create(upstream.get()), then);
+}
+[[nodiscard]] inline allocator fault_adaptor(allocator_ref upstream,
+                                             const tm_fault_options& options = {},
+                                             on_failure then = {}) {
+  return detail::created(tm_fault_adaptor_create(upstream.get(), &options), then);
+}
+[[nodiscard]] inline allocator locked_adaptor(allocator_ref upstream, on_failure then = {}) {
+  return detail::created(tm_locked_adaptor_create(upstream.get()), then);
+}
+
+// A part of a limit adaptor's budget, given back at its end. Guards refer to it, so it stays where
+// it is. As tm/alloc/limit_adaptor.h says.
+class limit_reservation {
+ public:
+  // Where it fails and does not throw, it is false.
+  limit_reservation(allocator_ref limit, size_t bytes, on_failure then = {}) {
+    const tm_status status = tm_limit_reserve(limit.get(), bytes, &reservation_);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+  }
+  limit_reservation(const limit_reservation&) = delete;
+  limit_reservation& operator=(const limit_reservation&) = delete;
+  ~limit_reservation() { cancel(); }
+
+  explicit operator bool() const noexcept { return reservation_.limit != nullptr; }
+  size_t left() const noexcept { return reservation_.bytes; }  // bytes
+  tm_limit_reservation* get() noexcept { return &reservation_; }
+
+  // A block out of the reservation, which the limit adaptor deallocates.
+  [[nodiscard]] void* commit(size_t size, stream_ref on = {}, on_failure then = {}) {
+    void* block;
+    const tm_status status = tm_limit_commit(&reservation_, size, on.get(), &block);
+    if (TM_UNLIKELY(status != TM_OK) && then.throws()) {
+      detail::fail(status);
+    }
+    return block;
+  }
+  void cancel() noexcept { tm_limit_cancel(&reservation_); }
+
+ private:
+  tm_limit_reservation reservation_;
+};
+
+// While it lives, what the thread allocates through the reservation's limit adaptor comes out of
+// the reservation first.
+class reservation_guard {
+ public:
+  explicit reservation_guard(limit_reservation& reservation) noexcept
+      : before_(tm_limit_draw_on_(reservation.get())) {}
+  reservation_guard(const reservation_guard&) = delete;
+  reservation_guard& operator=(const reservation_guard&) = delete;
+  ~reservation_guard() { (void)tm_limit_draw_on_(before_); }
+
+ private:
+  tm_limit_reservation* before_;
+};
 
 //===-- Contexts ----------------------------------------------------------===//
 

@@ -1,16 +1,26 @@
 #include "tests/alloc/conformance_rows.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "tm/alloc/cached.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/dry.h"
+#include "tm/alloc/fault_adaptor.h"
+#include "tm/alloc/guard_adaptor.h"
 #include "tm/alloc/host.h"
+#include "tm/alloc/limit_adaptor.h"
+#include "tm/alloc/locked_adaptor.h"
+#include "tm/alloc/logging_adaptor.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
+#include "tm/alloc/statistics_adaptor.h"
 #include "tm/alloc/stream.h"
+#include "tm/alloc/tracking_adaptor.h"
 
 static tm_allocator* create_cuda(void) { return tm_cuda_allocator(0); }
 
@@ -195,7 +205,7 @@ static tm_allocator* create_cached_over_dry(void) { return create_cached_on(crea
   .device = {TM_DEVICE, 0}, .alignment = TM_DEVICE_ALIGNMENT, .uses_device = true, .counts = true, \
   .runs_out = true
 
-const conformance_row conformance_rows[CONFORMANCE_ROWS] = {
+static const conformance_row rows[CONFORMANCE_ROWS] = {
     {"host", tm_host_allocator, ON_HOST, .is_process_wide = true},
     {"pinned", tm_pinned_allocator, ON_PINNED, .counts = true, .is_process_wide = true},
     {"cuda", create_cuda, ON_DEVICE, .is_process_wide = true},
@@ -228,3 +238,120 @@ const conformance_row conformance_rows[CONFORMANCE_ROWS] = {
     {"stack(dry)", create_stack_over_dry, ON_HOST, .counts = true, .is_owned = true,
      .is_dry = true},
 };
+
+//===-- Adaptors --------------------------------------------------------------===//
+
+static tm_allocator* limit_over(tm_allocator* upstream) {
+  return tm_limit_adaptor_create(upstream, SIZE_MAX);
+}
+
+static tm_allocator* tracking_over(tm_allocator* upstream) {
+  return tm_tracking_adaptor_create(upstream, NULL);
+}
+
+// The file has no name once it is open.
+static tm_allocator* logging_over(tm_allocator* upstream) {
+  static int count;
+  const char* folder = getenv("TEST_TMPDIR");
+  char path[256];
+  (void)snprintf(path, sizeof path, "%s/conformance.%d.%d.csv", folder ? folder : "/tmp",
+                 (int)getpid(), __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED));
+  tm_allocator* adaptor = tm_logging_adaptor_create(upstream, path);
+  (void)unlink(path);
+  return adaptor;
+}
+
+static tm_allocator* fault_over(tm_allocator* upstream) {
+  return tm_fault_adaptor_create(upstream, NULL);
+}
+
+typedef struct adaptor_kind {
+  const char* name;
+  tm_allocator* (*create)(tm_allocator* upstream);
+  bool counts;       // whether or not the upstream does
+  bool is_no_owner;  // refuses what one thread at a time uses
+  bool touches;      // the memory: refuses what is dry
+} adaptor_kind;
+
+static const adaptor_kind kinds[1 + CONFORMANCE_ADAPTORS] = {
+    {"", NULL, false, false, false},
+    {"statistics", tm_statistics_adaptor_create, true, false, false},
+    {"limit", limit_over, false, false, false},
+    {"tracking", tracking_over, false, false, false},
+    {"logging", logging_over, false, false, false},
+    {"locked", tm_locked_adaptor_create, false, true, false},
+    {"guard", tm_guard_adaptor_create, true, false, true},
+    {"fault", fault_over, false, false, false},
+};
+
+// Puts an adaptor over a row.
+static void wrap(conformance_row* row, int kind, int place, char* name, size_t size) {
+  (void)snprintf(name, size, "%s(%s)", kinds[kind].name, row->name);
+  row->name = name;
+  row->adaptors[place] = kind;
+  row->counts = row->counts || kinds[kind].counts;
+  row->is_refused = row->is_refused || (kinds[kind].is_no_owner && row->is_owned) ||
+                    (kinds[kind].touches && row->is_dry);
+  row->is_process_wide = false;
+}
+
+static const char* const pair_bases[CONFORMANCE_PAIR_BASES] = {"host", "cuda", "stack(cuda_pool)"};
+static const char* const stacked_bases[CONFORMANCE_STACKED_BASES] = {"host", "cuda_pool"};
+
+static conformance_row row_named(const char* name) {
+  size_t i = 0;
+  while (strcmp(rows[i].name, name) != 0) {
+    i++;
+  }
+  return rows[i];
+}
+
+static char inner_name[64];
+static char outer_name[96];
+
+static conformance_row single_at(size_t index) {
+  conformance_row row = rows[index / CONFORMANCE_ADAPTORS];
+  wrap(&row, 1 + (int)(index % CONFORMANCE_ADAPTORS), 0, inner_name, sizeof inner_name);
+  return row;
+}
+
+static conformance_row pair_at(size_t index) {
+  const size_t pairs = (size_t)CONFORMANCE_ADAPTORS * CONFORMANCE_ADAPTORS;
+  const int pair = (int)(index % pairs);
+  conformance_row row = row_named(pair_bases[index / pairs]);
+  wrap(&row, 1 + pair % CONFORMANCE_ADAPTORS, 0, inner_name, sizeof inner_name);
+  wrap(&row, 1 + pair / CONFORMANCE_ADAPTORS, 1, outer_name, sizeof outer_name);
+  return row;
+}
+
+static conformance_row stacked_at(size_t index) {
+  conformance_row row = row_named(stacked_bases[index / CONFORMANCE_ADAPTORS]);
+  wrap(&row, 1 + (int)(index % CONFORMANCE_ADAPTORS), 0, inner_name, sizeof inner_name);
+  (void)snprintf(outer_name, sizeof outer_name, "stack(%s)", row.name);
+  row.name = outer_name;
+  row.counts = true;
+  row.is_owned = true;
+  row.is_stacked = true;
+  return row;
+}
+
+conformance_row conformance_row_at(size_t index) {
+  if (index < CONFORMANCE_FIRST_SINGLE) {
+    return rows[index];
+  }
+  if (index < CONFORMANCE_FIRST_PAIR) {
+    return single_at(index - CONFORMANCE_FIRST_SINGLE);
+  }
+  return index < CONFORMANCE_FIRST_STACKED ? pair_at(index - CONFORMANCE_FIRST_PAIR)
+                                           : stacked_at(index - CONFORMANCE_FIRST_STACKED);
+}
+
+tm_allocator* conformance_create(const conformance_row* row) {
+  tm_allocator* allocator = row->create();
+  for (int i = 0; i < 2 && allocator && row->adaptors[i]; i++) {
+    tm_allocator* adaptor = kinds[row->adaptors[i]].create(allocator);
+    tm_allocator_release(allocator);
+    allocator = adaptor;
+  }
+  return row->is_stacked ? create_stack_over(allocator) : allocator;
+}

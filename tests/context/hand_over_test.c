@@ -16,6 +16,7 @@
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/stack.h"
+#include "tm/alloc/statistics_adaptor.h"
 #include "tm/alloc/stream.h"
 #include "tm/base/trace.h"
 #include "tm/context/context.h"
@@ -124,6 +125,31 @@ Test(hand_over, an_arena_is_replaced_by_its_upstream) {
   TM_WITH_ALLOCATOR(outer) s.token = tm_context_capture();
   on_a_thread(look_around, &s);
   cr_expect(eq(ptr, s.allocator, &upstream.base));
+  tm_context_release(s.token);
+}
+
+// Takes the reference to `upstream` over.
+static tm_allocator* statistics_over(tm_allocator* upstream) {
+  tm_allocator* adaptor = tm_statistics_adaptor_create(upstream);
+  cr_assert(adaptor != NULL);
+  tm_allocator_release(upstream);
+  return adaptor;
+}
+
+Test(hand_over, an_adaptor_over_an_arena_is_replaced_by_the_arenas_upstream) {
+  counting_allocator upstream;
+  counting_allocator_init(&upstream);
+  tm_auto_allocator below = statistics_over(tm_allocator_retain(&upstream.base));
+  tm_auto_allocator arena = tm_stack_allocator_create(below, NULL, NULL);
+  tm_auto_allocator above = statistics_over(statistics_over(tm_allocator_retain(arena)));
+  seen s = {0};
+  TM_WITH_ALLOCATOR(above) s.token = tm_context_capture();
+  on_a_thread(look_around, &s);
+  cr_expect(eq(ptr, s.allocator, below));
+  tm_context_release(s.token);
+  TM_WITH_ALLOCATOR(below) s.token = tm_context_capture();
+  on_a_thread(look_around, &s);
+  cr_expect(eq(ptr, s.allocator, below));  // any thread may use it
   tm_context_release(s.token);
 }
 
@@ -330,6 +356,24 @@ Test(hand_over, a_moved_token_goes_from_thread_to_thread) {
   tm_context_release(b.token);
   tm_storage* storage = NULL;
   cr_expect(eq(int, allocate(inner, &storage), TM_OK));
+  tm_storage_release(storage);
+}
+
+Test(hand_over, a_moved_token_brings_an_arena_below_an_adaptor_along) {
+  counting_allocator upstream;
+  counting_allocator_init(&upstream);
+  tm_auto_allocator arena = stack_over(&upstream);
+  tm_auto_allocator adaptor = statistics_over(tm_allocator_retain(arena));
+  borrower b = {.token = capture_moved(adaptor)};
+  on_a_thread(use_the_arena, &b);
+  cr_expect(eq(ptr, b.found, adaptor));
+  cr_expect(eq(int, b.inside, TM_OK));
+  tm_storage* refused = NULL;
+  cr_expect(eq(int, allocate(arena, &refused), TM_ERR_BUSY));
+  tm_storage_release(b.storage);
+  tm_context_release(b.token);
+  tm_storage* storage = NULL;
+  cr_expect(eq(int, allocate(adaptor, &storage), TM_OK));
   tm_storage_release(storage);
 }
 

@@ -18,18 +18,22 @@
 #include "tm/alloc/dry.h"
 #include "tm/alloc/event.h"
 #include "tm/alloc/host.h"
+#include "tm/alloc/locked_adaptor.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
+#include "tm/alloc/statistics_adaptor.h"
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
+#include "tm/alloc/tracking_adaptor.h"
 #include "tm/check.h"
 
-enum { THREADS = 6, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
+enum { THREADS = 10, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
 
 static tm_stream* stream;
 static tm_allocator* pool;
 static tm_allocator* cached[3];  // over the host, the pool and pinned memory
 static tm_allocator* dry;
+static tm_allocator* adapted;  // adaptors with locks, over the host
 static tm_allocator* foreign;  // puts off frees during captures, which takes a lock
 static bool stop;
 
@@ -69,6 +73,12 @@ static void use_cached(void) {
   TM_CHECK_OK(tm_allocator_trim(cached[0], 0));
 }
 
+static void use_adaptors(void) {
+  for (int i = 0; i < HAND_OVERS; i++) {
+    use_memory(adapted, NULL);
+  }
+}
+
 static void use_devices(tm_stream* own) {
   use_memory(pool, NULL);
   use_memory(pool, own);  // takes an event from the cache
@@ -81,7 +91,7 @@ static void* hold_locks(void* argument) {
   tm_auto_stream own = tm_stream_create(0, 0);
   TM_CHECK(own != NULL);
   while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-    switch ((intptr_t)argument % 4) {
+    switch ((intptr_t)argument % 5) {
       case 0:
         use_stack();
         break;
@@ -90,6 +100,9 @@ static void* hold_locks(void* argument) {
         break;
       case 2:
         use_cached();
+        break;
+      case 3:
+        use_adaptors();
         break;
       default:
         use_foreign();
@@ -104,6 +117,13 @@ static tm_status give_memory(size_t size, tm_stream* on, void** out, void* memor
   (void)on;
   *out = memory;
   return TM_OK;
+}
+
+// Over the upstreams, which the adaptors keep alive.
+static tm_allocator* make_adapted(void) {
+  tm_auto_allocator counted = tm_statistics_adaptor_create(tm_host_allocator());
+  tm_auto_allocator locked = tm_locked_adaptor_create(counted);
+  return tm_tracking_adaptor_create(locked, NULL);
 }
 
 static void take_memory(void* block, size_t size, tm_stream* on, void* memory) {
@@ -157,6 +177,7 @@ static void live_as_child(tm_allocator* stack, tm_storage* storage, void* pinned
   go_on_with_cached(inherited[0]);
   use_memory(foreign, NULL);
   use_memory(tm_host_allocator(), NULL);
+  use_memory(adapted, NULL);
   use_memory(stack, NULL);  // nobody's: becomes this thread's
   tm_allocator_release(stack);
   use_stack();
@@ -254,7 +275,8 @@ int main(void) {
   cached[0] = tm_cached_allocator_create(tm_host_allocator(), NULL, NULL);
   cached[1] = tm_cached_allocator_create(pool, NULL, NULL);
   cached[2] = tm_cached_allocator_create(tm_pinned_allocator(), NULL, NULL);
-  TM_CHECK(pool != NULL && foreign != NULL && dry != NULL);
+  adapted = make_adapted();
+  TM_CHECK(pool != NULL && foreign != NULL && adapted != NULL && dry != NULL);
   TM_CHECK(cached[0] != NULL && cached[1] != NULL && cached[2] != NULL);
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) {
@@ -272,6 +294,7 @@ int main(void) {
     tm_allocator_release(cached[i]);
   }
   tm_allocator_release(dry);
+  tm_allocator_release(adapted);
   tm_allocator_release(foreign);
   tm_allocator_release(pool);
   tm_stream_release(stream);
