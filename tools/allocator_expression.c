@@ -1,7 +1,10 @@
 #include "tools/allocator_expression.h"
 
 #include <ctype.h>
+#include <limits.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/size_text.h"
@@ -9,9 +12,10 @@
 //===-- The allocators that are known -------------------------------------===//
 
 typedef enum option_type {
-  OPTION_SIZE,   // bytes: 64MiB
-  OPTION_COUNT,  // an integer
-  OPTION_FLAG,   // given or not
+  OPTION_SIZE,      // bytes: 64MiB
+  OPTION_COUNT,     // an integer
+  OPTION_FRACTION,  // from 0 to 1
+  OPTION_FILE,      // a name
 } option_type;
 
 typedef struct option_kind {
@@ -32,41 +36,70 @@ struct allocator_kind {
   tm_allocator* (*create)(const allocator_node* node, tm_allocator* inner, tm_stream* stream);
 };
 
-static tm_allocator* create_cuda(const allocator_node* node, tm_allocator* inner,
-                                 tm_stream* stream) {
-  (void)node, (void)inner, (void)stream;
-  return tm_cuda_allocator(0);
-}
+#define CREATOR(name)                                                           \
+  static tm_allocator* name(const allocator_node* node __attribute__((unused)), \
+                            tm_allocator* inner __attribute__((unused)),        \
+                            tm_stream* stream __attribute__((unused)))
 
-static tm_allocator* create_host(const allocator_node* node, tm_allocator* inner,
-                                 tm_stream* stream) {
-  (void)node, (void)inner, (void)stream;
-  return tm_host_allocator();
-}
+CREATOR(create_host) { return tm_host_allocator(); }
 
-static tm_allocator* create_pinned(const allocator_node* node, tm_allocator* inner,
-                                   tm_stream* stream) {
-  (void)node, (void)inner, (void)stream;
-  return tm_pinned_allocator();
-}
+CREATOR(create_pinned) { return tm_pinned_allocator(); }
 
-static tm_allocator* create_pool(const allocator_node* node, tm_allocator* inner,
-                                 tm_stream* stream) {
+CREATOR(create_cuda) { return tm_cuda_allocator(0); }
+
+CREATOR(create_pool) {
   const tm_cuda_pool_options options = {
-      .maximum_bytes = node->values[0],
-      .release_threshold = node->values[1],
+      .maximum_bytes = node->values[0].number,
+      .release_threshold = node->values[1].number,
   };
-  (void)inner;
   return tm_cuda_pool_allocator_create(stream, &options);
 }
 
-static tm_allocator* create_stack(const allocator_node* node, tm_allocator* inner,
-                                  tm_stream* stream) {
+CREATOR(create_dry) {
+  const tm_dry_options options = {.maximum_bytes = node->values[0].number};
+  return tm_dry_allocator_create(tm_device_make(TM_DEVICE, 0), &options);
+}
+
+CREATOR(create_stack) {
   const tm_stack_options options = {
-      .initial_bytes = node->values[0],
-      .maximum_bytes = node->values[1],
+      .initial_bytes = node->values[0].number,
+      .maximum_bytes = node->values[1].number,
   };
   return tm_stack_allocator_create(inner, stream, &options);
+}
+
+CREATOR(create_cached) {
+  const tm_cached_options options = {
+      .initial_bytes = node->values[0].number,
+      .maximum_bytes = node->values[1].number,
+  };
+  return tm_cached_allocator_create(inner, stream, &options);
+}
+
+CREATOR(create_statistics) { return tm_statistics_adaptor_create(inner); }
+
+CREATOR(create_limit) { return tm_limit_adaptor_create(inner, node->values[0].number); }
+
+CREATOR(create_tracking) { return tm_tracking_adaptor_create(inner, NULL); }
+
+CREATOR(create_locked) { return tm_locked_adaptor_create(inner); }
+
+CREATOR(create_guard) { return tm_guard_adaptor_create(inner); }
+
+CREATOR(create_logging) {
+  char path[PATH_MAX];
+  (void)snprintf(path, sizeof(path), "%.*s", (int)node->values[0].length, node->values[0].text);
+  return tm_logging_adaptor_create(inner, path);
+}
+
+CREATOR(create_fault) {
+  const tm_fault_options options = {
+      .every_nth = node->values[0].number,
+      .probability = node->values[1].fraction,
+      .seed = node->values[2].number,
+      .above_bytes = node->values[3].number,
+  };
+  return tm_fault_adaptor_create(inner, &options);
 }
 
 static const allocator_kind kinds[] = {
@@ -96,12 +129,74 @@ static const allocator_kind kinds[] = {
         .create = create_pool,
     },
     {
+        .name = "dry",
+        .summary = "addresses without memory",
+        .memory = MEMORY_DRY,
+        .options = {{"maximum", OPTION_SIZE, false}},
+        .create = create_dry,
+    },
+    {
         .name = "stack",
         .summary = "an arena",
         .has_inner = true,
         .is_arena = true,
         .options = {{"initial", OPTION_SIZE, false}, {"maximum", OPTION_SIZE, false}},
         .create = create_stack,
+    },
+    {
+        .name = "cached",
+        .summary = "a cache, best fit",
+        .has_inner = true,
+        .options = {{"initial", OPTION_SIZE, false}, {"maximum", OPTION_SIZE, false}},
+        .create = create_cached,
+    },
+    {
+        .name = "statistics",
+        .summary = "counts",
+        .has_inner = true,
+        .create = create_statistics,
+    },
+    {
+        .name = "limit",
+        .summary = "a budget",
+        .has_inner = true,
+        .options = {{"bytes", OPTION_SIZE, true}},
+        .create = create_limit,
+    },
+    {
+        .name = "tracking",
+        .summary = "knows the holders of what is out",
+        .has_inner = true,
+        .create = create_tracking,
+    },
+    {
+        .name = "logging",
+        .summary = "writes RMM's log",
+        .has_inner = true,
+        .options = {{"file", OPTION_FILE, true}},
+        .create = create_logging,
+    },
+    {
+        .name = "locked",
+        .summary = "one thread at a time",
+        .has_inner = true,
+        .create = create_locked,
+    },
+    {
+        .name = "guard",
+        .summary = "red zones",
+        .has_inner = true,
+        .create = create_guard,
+    },
+    {
+        .name = "fault",
+        .summary = "refuses on purpose",
+        .has_inner = true,
+        .options = {{"every", OPTION_COUNT, false},
+                    {"probability", OPTION_FRACTION, false},
+                    {"seed", OPTION_COUNT, false},
+                    {"above", OPTION_SIZE, false}},
+        .create = create_fault,
     },
 };
 
@@ -181,30 +276,37 @@ static bool is_word(word w, const char* text) {
 
 //===-- Options -----------------------------------------------------------===//
 
-static const char* const wanted_values[] = {"a size such as 64MiB", "an integer", "no value"};
+static const char* const wanted_values[] = {"a size such as 64MiB", "an integer",
+                                            "a number from 0 to 1", "the name of a file"};
 
-static bool parse_value(word value, option_type type, uint64_t* out) {
+static bool parse_fraction(const char* text, double* out) {
+  char* end;
+  *out = strtod(text, &end);
+  return isdigit((unsigned char)*text) && *end == '\0' && isfinite(*out) && *out <= 1;
+}
+
+static bool parse_value(word value, option_type type, option_value* out) {
   char text[SIZE_TEXT_SIZE];
+  *out = (option_value){.text = value.text, .length = value.length};
+  if (type == OPTION_FILE) return value.length > 0 && value.length < PATH_MAX;
   if (value.length >= sizeof(text)) return false;
   memcpy(text, value.text, value.length);
   text[value.length] = '\0';
-  return type == OPTION_SIZE ? size_parse(text, out) && *out <= SIZE_MAX
-                             : count_parse(text, UINT64_MAX, out);
+  if (type == OPTION_SIZE) return size_parse(text, &out->number);
+  if (type == OPTION_COUNT) return count_parse(text, UINT64_MAX, &out->number);
+  return parse_fraction(text, &out->fraction);
 }
 
 static tm_status set_option(const expression_reader* r, allocator_node* node, size_t index,
-                            word value, bool has_value) {
+                            word value) {
   const option_kind* option = &node->kind->options[index];
-  const bool is_flag = option->type == OPTION_FLAG;
   if (node->given & 1u << index) {
     return RAISE_AT(r, value.text, "'%s' is given twice", option->name);
   }
-  if (is_flag == has_value ||
-      (!is_flag && !parse_value(value, option->type, &node->values[index]))) {
+  if (!parse_value(value, option->type, &node->values[index])) {
     return RAISE_AT(r, value.text, "%s of %s takes %s, not '%.*s'", option->name, node->kind->name,
-                    wanted_values[option->type], has_value ? shown(value) : 0, value.text);
+                    wanted_values[option->type], shown(value), value.text);
   }
-  if (is_flag) node->values[index] = 1;
   node->given |= 1u << index;
   return TM_OK;
 }
@@ -216,16 +318,23 @@ static size_t find_option(const allocator_kind* kind, word key) {
   return i;
 }
 
+// Whether a word that is no option's name can be the value of the first option.
+static bool is_first_value(const allocator_kind* kind, word value) {
+  const option_kind* first = &kind->options[0];
+  if (!first->name || value.length == 0) return false;
+  return first->type == OPTION_FILE || isdigit((unsigned char)*value.text);
+}
+
 static tm_status parse_option(expression_reader* r, allocator_node* node) {
   const word first = take_word(r, "=,()");
   const bool has_value = take(r, '=');
-  const word value = has_value ? take_word(r, ",()") : first;
   const size_t index = find_option(node->kind, first);
-  if (node->kind->options[index].name) return set_option(r, node, index, value, has_value);
-  if (has_value || !node->kind->options[0].name || !isdigit((unsigned char)*first.text)) {
-    return unknown_option(r, node->kind, first);
+  if (node->kind->options[index].name) {
+    const word nothing = {.text = r->at};
+    return set_option(r, node, index, has_value ? take_word(r, ",()") : nothing);
   }
-  return set_option(r, node, 0, first, true);
+  if (has_value || !is_first_value(node->kind, first)) return unknown_option(r, node->kind, first);
+  return set_option(r, node, 0, first);
 }
 
 static tm_status parse_options(expression_reader* r, allocator_node* node, const char* name) {
@@ -308,7 +417,14 @@ tm_status allocator_expression_parse(const char* text, allocator_expression* out
 //===-- Making ------------------------------------------------------------===//
 
 bool allocator_expression_uses_streams(const allocator_expression* e) {
-  return e->memory != MEMORY_HOST;
+  return e->memory == MEMORY_PINNED || e->memory == MEMORY_DEVICE;
+}
+
+bool allocator_expression_owns_file(const allocator_expression* e) {
+  for (size_t i = 0; i < e->own_depth; i++) {
+    if (e->nodes[i].kind->options[0].type == OPTION_FILE) return true;
+  }
+  return false;
 }
 
 // Makes the nodes from `end` outwards to `begin` over `inner`, whose reference it takes over.
@@ -345,12 +461,11 @@ tm_allocator* allocator_expression_make_own(const allocator_expression* e, tm_al
 //===-- Help --------------------------------------------------------------===//
 
 void allocator_expression_help(void) {
-  static const char* const placeholders[] = {"=SIZE", "=N", ""};
+  static const char* const placeholders[] = {"=SIZE", "=N", "=0.1", "=FILE"};
   for (int i = 0; i < KINDS; i++) {
     (void)printf("  %-11s %s", kinds[i].name, kinds[i].summary);
     for (const option_kind* o = kinds[i].options; o->name; o++) {
-      (void)printf("%s%s%s", o == kinds[i].options ? "; options " : ", ", o->name,
-                   placeholders[o->type]);
+      (void)printf("%s%s%s", o == kinds[i].options ? ": " : ", ", o->name, placeholders[o->type]);
     }
     (void)printf("\n");
   }

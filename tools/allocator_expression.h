@@ -2,6 +2,7 @@
 //
 //   stack(pool)                  an arena over a CUDA memory pool
 //   stack:initial=64MiB(host)    the same over host memory, with an option
+//   limit:8GiB(cached(cuda))     a budget for a cache over cudaMalloc
 //
 //   expression:  NAME [ ':' option { ',' option } ] [ '(' expression ')' ]
 //   option:      KEY '=' VALUE  |  KEY, for what is on or off  |  VALUE, of the first option
@@ -26,14 +27,23 @@ typedef enum expression_memory {
   MEMORY_HOST,
   MEMORY_PINNED,
   MEMORY_DEVICE,
+  MEMORY_DRY,  // addresses only
 } expression_memory;
 
 typedef struct allocator_kind allocator_kind;
 
+// What an option is given; all zero where it is not. Which member counts, its type says.
+typedef struct option_value {
+  uint64_t number;
+  double fraction;
+  const char* text;  // a piece of the expression, not terminated
+  size_t length;     // of `text`
+} option_value;
+
 typedef struct allocator_node {
   const allocator_kind* kind;
-  uint64_t values[EXPRESSION_MAX_OPTIONS];  // of the kind's options; 0 where not given
-  unsigned given;                           // bits: which of them are
+  option_value values[EXPRESSION_MAX_OPTIONS];  // of the kind's options
+  unsigned given;                               // bits: which of them are
 } allocator_node;
 
 typedef struct allocator_expression {
@@ -50,6 +60,9 @@ TM_NODISCARD tm_status allocator_expression_parse(const char* text, allocator_ex
 
 // Whether its memory is ordered on streams: those of a device are, and pinned memory.
 bool allocator_expression_uses_streams(const allocator_expression* expression);
+
+// Whether what is made for each thread writes a file: then two threads would write the same one.
+bool allocator_expression_owns_file(const allocator_expression* expression);
 
 // Puts something around the innermost allocator, whose reference it takes over; NULL on failure.
 typedef tm_allocator* (*allocator_wrapper)(tm_allocator* innermost, void* user);

@@ -35,8 +35,8 @@ enum { EVENTS_BETWEEN_UPDATES = 1024 };
 
 //===-- What is reserved --------------------------------------------------===//
 
-// Bytes held now, and at most so far. Of a device its driver knows; a host's memory is what was
-// asked of it. The pinned allocator, which is the process's, keeps a peak of the process's life.
+// Bytes held now, and at most so far. Of a device its driver knows; other memory is what was asked
+// for. The pinned allocator, which is the process's, keeps a peak of the process's life.
 static void read_reserved(const run_parts* p, uint64_t* now, uint64_t* peak) {
   tm_allocator_stats stats = {0};
   if (p->expression->memory == MEMORY_DEVICE) {
@@ -56,7 +56,9 @@ static void prepare_to_watch(run_parts* p) {
   uint64_t peak;
   p->counting = NULL;
   p->base_reserved = 0;
-  if (p->expression->memory != MEMORY_HOST) read_reserved(p, &p->base_reserved, &peak);
+  if (allocator_expression_uses_streams(p->expression)) {
+    read_reserved(p, &p->base_reserved, &peak);
+  }
 }
 
 // After each event: whether there is a new peak, or we are at it still, and what was live.
@@ -208,6 +210,13 @@ static tm_status obtain_memory(run_parts* p) {
 }
 
 static tm_status run(run_parts* p) {
+  if (p->thread_count > 1 && allocator_expression_owns_file(p->expression)) {
+    return TM_RAISE(
+        TM_ERR_INVALID,
+        "what is outside an arena is made for each of %u threads, which would write one "
+        "file: write it inside, or take --one-thread",
+        p->thread_count);
+  }
   TM_TRY(obtain_memory(p));
   const tm_status status = watch_pass(p);
   stop(p);
@@ -241,7 +250,8 @@ void trace_run_expression(const trace_options* options, const allocation_log* lo
   const tm_status status = run(&parts);
   if (status != TM_OK) {
     out->failed = true;
-    out->is_misnamed = status == TM_ERR_INVALID || status == TM_ERR_UNAVAILABLE;
+    out->is_misnamed = status == TM_ERR_INVALID || status == TM_ERR_UNAVAILABLE ||
+                       status == TM_ERR_NOT_FOUND || status == TM_ERR_IO;
     (void)snprintf(out->message, sizeof(out->message), "%s", tm_last_error()->message);
   }
   tear_down(&parts);

@@ -25,6 +25,10 @@ static const struct {
     {"stack(stack(pinned))", 3, 2, MEMORY_PINNED},
     {" stack : initial = 1 MiB , maximum = 2 MiB ( host ) ", 2, 1, MEMORY_HOST},
     {"stack:0(host)", 2, 1, MEMORY_HOST},
+    {"dry", 1, 0, MEMORY_DRY},
+    {"limit:8GiB(cached(cuda))", 3, 0, MEMORY_DEVICE},
+    {"guard(stack(locked(dry:1GiB)))", 4, 2, MEMORY_DRY},
+    {"statistics(tracking(logging:x.csv(fault:7(host))))", 5, 0, MEMORY_HOST},
 };
 
 Test(allocator_expression, allocators_are_read_outermost_first) {
@@ -35,16 +39,36 @@ Test(allocator_expression, allocators_are_read_outermost_first) {
     cr_expect(eq(sz, e.depth, good[i].depth), "%s", good[i].text);
     cr_expect(eq(sz, e.own_depth, good[i].own_depth), "%s", good[i].text);
     cr_expect(eq(int, e.memory, good[i].memory), "%s", good[i].text);
-    cr_expect(eq(int, allocator_expression_uses_streams(&e), good[i].memory != MEMORY_HOST));
+    const bool has_streams = good[i].memory == MEMORY_DEVICE || good[i].memory == MEMORY_PINNED;
+    cr_expect(eq(int, allocator_expression_uses_streams(&e), has_streams), "%s", good[i].text);
+    cr_expect(not(allocator_expression_owns_file(&e)));
   }
 }
 
 Test(allocator_expression, options_have_their_values) {
   allocator_expression e;
   cr_assert(eq(int, allocator_expression_parse("stack:maximum=2MiB,1K(host)", &e), TM_OK));
-  cr_expect(eq(u64, e.nodes[0].values[0], 1024));
-  cr_expect(eq(u64, e.nodes[0].values[1], 2 << 20));
-  cr_expect(eq(u64, e.nodes[1].values[0], 0));
+  cr_expect(eq(u64, e.nodes[0].values[0].number, 1024));
+  cr_expect(eq(u64, e.nodes[0].values[1].number, 2 << 20));
+  cr_expect(eq(u64, e.nodes[1].values[0].number, 0));
+  cr_assert(eq(int,
+               allocator_expression_parse("fault:seed=9,probability=0.25,above=4K,7(host)", &e),
+               TM_OK));
+  cr_expect(eq(u64, e.nodes[0].values[0].number, 7));
+  cr_expect(eq(dbl, e.nodes[0].values[1].fraction, 0.25));
+  cr_expect(eq(u64, e.nodes[0].values[2].number, 9));
+  cr_expect(eq(u64, e.nodes[0].values[3].number, 4096));
+  cr_assert(eq(int, allocator_expression_parse("logging: a b.csv (host)", &e), TM_OK));
+  cr_expect(eq(sz, e.nodes[0].values[0].length, strlen("a b.csv")));
+  cr_expect(strncmp(e.nodes[0].values[0].text, "a b.csv", strlen("a b.csv")) == 0);
+}
+
+Test(allocator_expression, a_file_outside_an_arena_is_each_threads) {
+  allocator_expression e;
+  cr_assert(eq(int, allocator_expression_parse("logging:x.csv(stack(host))", &e), TM_OK));
+  cr_expect(allocator_expression_owns_file(&e));
+  cr_assert(eq(int, allocator_expression_parse("stack(logging:x.csv(host))", &e), TM_OK));
+  cr_expect(not(allocator_expression_owns_file(&e)));
 }
 
 //===-- What is wrong -----------------------------------------------------===//
@@ -56,7 +80,9 @@ static const struct {
 } bad[] = {
     {"", 1, "the name of an allocator is expected"},
     {"  ", 3, "the name of an allocator is expected"},
-    {"hots", 1, "'hots' is no allocator; known are host, pinned, cuda, pool, stack"},
+    {"hots", 1,
+     "'hots' is no allocator; known are host, pinned, cuda, pool, dry, stack, cached, statistics, "
+     "limit, tracking, logging, locked, guard, fault"},
     {"Host", 1, "'Host' is no allocator"},
     {"stack(hots)", 7, "'hots' is no allocator"},
     {"stack()", 7, "the name of an allocator is expected"},
@@ -68,7 +94,7 @@ static const struct {
     {"host,pool", 5, "',pool' is left over"},
     {"host:1MiB", 6, "host has no option '1MiB'; it has none"},
     {"stack:size=1(host)", 7, "stack has no option 'size'; it has initial, maximum"},
-    {"stack:initial(host)", 7, "initial of stack takes a size such as 64MiB, not ''"},
+    {"stack:initial(host)", 14, "initial of stack takes a size such as 64MiB, not ''"},
     {"stack:initial=(host)", 15, "initial of stack takes a size such as 64MiB, not ''"},
     {"stack:initial=-1(host)", 15, "takes a size such as 64MiB, not '-1'"},
     {"stack:initial=1.5(host)", 15, "not '1.5'"},
@@ -78,6 +104,16 @@ static const struct {
     {"stack:,1MiB(host)", 7, "stack has no option ''"},
     {"stack:(host)", 7, "stack has no option ''"},
     {"stack(stack:x(host))", 13, "stack has no option 'x'"},
+    {"limit(host)", 1, "limit needs a size such as 64MiB: limit:..."},
+    {"limit:-1(host)", 7, "limit has no option '-1'; it has bytes"},
+    {"logging(host)", 1, "logging needs the name of a file: logging:..."},
+    {"logging:(host)", 9, "logging has no option ''; it has file"},
+    {"logging:file=(host)", 14, "file of logging takes the name of a file, not ''"},
+    {"fault:probability=1.5(host)", 19, "takes a number from 0 to 1, not '1.5'"},
+    {"fault:probability=-0.5(host)", 19, "not '-0.5'"},
+    {"fault:probability=nan(host)", 19, "not 'nan'"},
+    {"fault:probability=0.5x(host)", 19, "not '0.5x'"},
+    {"fault:every=1.5(host)", 13, "every of fault takes an integer, not '1.5'"},
     {"stack(stack(stack(stack(stack(stack(stack(stack(stack(stack(stack(stack(stack(stack(stack("
      "stack(host))))))))))))))))",
      97, "more than 16 allocators"},
@@ -147,6 +183,43 @@ Test(allocator_expression, without_an_arena_all_is_shared) {
   tm_auto_allocator own = allocator_expression_make_own(&e, shared, NULL, &arena);
   cr_expect(eq(ptr, own, shared));
   cr_expect(eq(ptr, arena, NULL));
+}
+
+// One of each name, as far as the machine has it.
+Test(allocator_expression, every_allocator_is_made) {
+  static const char* const texts[] = {
+      "host",
+      "dry",
+      "stack(host)",
+      "cached(host)",
+      "statistics(dry)",
+      "limit:1(host)",
+      "tracking(host)",
+      "locked(host)",
+      "guard(host)",
+      "fault:1(host)",
+      "logging:/dev/null(host)",
+      "stack(cached(dry))",
+  };
+  for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+    const allocator_expression e = parsed(texts[i]);
+    tm_auto_allocator shared = allocator_expression_make_shared(&e, NULL, NULL, NULL);
+    tm_auto_allocator own = allocator_expression_make_own(&e, shared, NULL, NULL);
+    cr_assert(own != NULL, "%s: %s", texts[i], tm_last_error()->message);
+    const size_t length = strcspn(texts[i], ":(");
+    cr_expect(strncmp(tm_allocator_name(own), texts[i], length) == 0, "%s makes %s", texts[i],
+              tm_allocator_name(own));
+  }
+}
+
+Test(allocator_expression, what_is_not_safe_is_refused) {
+  const allocator_expression locked = parsed("locked(stack(host))");
+  tm_auto_allocator shared = allocator_expression_make_shared(&locked, NULL, NULL, NULL);
+  cr_expect(eq(ptr, allocator_expression_make_own(&locked, shared, NULL, NULL), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
+  const allocator_expression guard = parsed("guard(cached(dry))");
+  cr_expect(eq(ptr, allocator_expression_make_shared(&guard, NULL, NULL, NULL), NULL));
+  cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
 }
 
 static tm_allocator* fail(tm_allocator* innermost, void* user) {

@@ -87,7 +87,7 @@ head -c 250 rmm.csv > truncated.csv
 #===-- The command line ----------------------------------------------------===#
 
 expect_served "^Usage: tm trace FILE" --help
-expect_row "^  stack +an arena; options initial=SIZE, maximum=SIZE"
+expect_row "^  stack +an arena: initial=SIZE, maximum=SIZE"
 "$tm" --help | grep -qE "^  trace +replay a log" || fail "tm --help has no trace"
 expect_error "^tm trace: a log is expected"
 expect_error "^tm trace: 'plan.2048.csv' is one log too many" rmm.csv plan.2048.csv
@@ -148,6 +148,30 @@ expect_unserved "^tm trace: rmm.csv:6: 'stack:maximum=4KiB\(host\)' does not ser
 expect_error "^tm trace: 'stack:2KiB,maximum=1KiB\(host\)': " rmm.csv \
   --allocators 'stack:2KiB,maximum=1KiB(host)'
 
+#===-- Adaptors ------------------------------------------------------------===#
+
+expect_served "^allocations served +3 +3 +3$" rmm.csv --allocators 'cached(host)' \
+  --allocators 'limit:5056(host)' --allocators 'guard(statistics(tracking(host)))'
+expect_unserved "^tm trace: rmm.csv:6: 'limit:5055\(host\)' does not serve 2000 bytes: limit: " \
+  rmm.csv --allocators 'limit:5055(host)'
+expect_unserved "^tm trace: rmm.csv:3: 'fault:every=2\(host\)' does not serve 3000 bytes: fault: " \
+  rmm.csv --allocators 'fault:every=2(host)'
+expect_served "^peak reserved +5.00 KiB +2.00 MiB$" rmm.csv --allocators dry --allocators 'stack(dry)'
+grep -q "^device" out && fail "dry memory is no device's: $(cat out)"
+expect_error "^tm trace: 'locked\(stack\(host\)\)': locked: stack belongs to the thread" rmm.csv \
+  --allocators 'locked(stack(host))'
+expect_error "^tm trace: 'guard\(dry\)': guard: " rmm.csv --allocators 'guard(dry)'
+expect_error "^tm trace: 'logging:nowhere/x.csv\(host\)': " rmm.csv \
+  --allocators 'logging:nowhere/x.csv(host)'
+
+# What tmcore logs of a replay is what was replayed; what the log never frees is freed at the end.
+expect_served "^allocations served +3$" rmm.csv --allocators 'logging:again.csv(host)'
+expect_served "^events +3 allocations, 3 frees, 0 failed; 1 thread, 1 stream$" again.csv \
+  --allocators host
+expect_row "^live +at most 4.88 KiB; at the end 0 B in 0 blocks$"
+expect_unserved "does not serve" rmm.csv --allocators 'logging:again.csv(limit:4096(host))'
+expect_served "^events +2 allocations, 2 frees, [12] failed; 1 thread" again.csv --allocators host
+
 #===-- Planning problems ---------------------------------------------------===#
 
 expect_served "^capacity +2.00 KiB$" plan.2048.csv --allocators host
@@ -170,6 +194,14 @@ expect_served "^allocations served +3$" threads.csv --allocators 'stack:maximum=
 expect_unserved "^tm trace: threads.csv:[34]: .* does not serve" threads.csv --one-thread \
   --allocators 'stack:maximum=3KiB(host)'
 
+expect_error "made for each of 3 threads, which would write one file" threads.csv \
+  --allocators 'logging:x.csv(stack(host))'
+for order in "" --concurrent; do
+  expect_served "^allocations served +3$" threads.csv ${order:+$order} \
+    --allocators 'stack(locked(logging:again.csv(host)))'
+  expect_served "[34] threads, 1 stream$" again.csv --allocators host
+done
+
 #===-- On a device ---------------------------------------------------------===#
 
 # The real runtime without a GPU can be asked no more.
@@ -184,6 +216,9 @@ expect_row "^ +cuda +pool +stack\(pool\)$"
 for order in "" --concurrent --one-thread; do
   expect_served "^allocations served +3 +3 +3 +3$" threads.csv ${order:+$order} --repeat 3 \
     --allocators cuda --allocators pool --allocators 'stack(pool)' --allocators pinned
+  expect_served "^allocations served +3 +3 +3$" threads.csv ${order:+$order} --repeat 3 \
+    --allocators 'limit:8GiB(cached(cuda))' --allocators 'stack(cached(cuda))' \
+    --allocators 'guard(cached(pinned))'
 done
 sed 's/,3000,/,68719476736,/' rmm.csv > large.csv
 expect_unserved "^tm trace: large.csv:3: 'cuda' does not serve 68719476736 bytes: " large.csv \

@@ -10,8 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HOST "--allocators host --allocators 'stack(host)' "
-#define DEVICE "--allocators cuda --allocators pool --allocators 'stack(pool)' --allocators pinned "
+#define HOST                                                                  \
+  "--allocators host --allocators 'stack(host)' --allocators 'cached(host)' " \
+  "--allocators 'limit:1GiB(statistics(host))' --allocators 'stack(cached(dry))' "
+#define DEVICE                                                                          \
+  "--allocators cuda --allocators pool --allocators 'stack(pool)' --allocators pinned " \
+  "--allocators 'limit:8GiB(cached(cuda))' --allocators 'stack(cached(cuda))' "
 
 //===-- Running -----------------------------------------------------------===//
 
@@ -135,7 +139,7 @@ static void expect_umpire(const char* name, int64_t allocations) {
   cr_expect(eq(i64, integer(log, "last_live_blocks"), 0));
   cr_expect(is_null(root, "device"));
   cr_expect(is_null(root, "capacity_bytes"));
-  cr_expect(eq(sz, run_count(root), 2));
+  cr_expect(eq(sz, run_count(root), 5));
   json_decref(root);
 }
 
@@ -147,7 +151,7 @@ Test(trace, umpires_logs_are_served_by_the_host) {
 static void expect_served_by_device(const char* name) {
   json_t* root = trace_well(real_log(name), DEVICE "--repeat 3");
   cr_expect(strlen(text(json_object_get(root, "device"), "name")) > 0);
-  cr_expect(eq(sz, run_count(root), 4));
+  cr_expect(eq(sz, run_count(root), 6));
   json_decref(root);
 }
 
