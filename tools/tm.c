@@ -9,6 +9,7 @@
 #include "tools/info.h"
 #include "tools/plan.h"
 #include "tools/replay.h"
+#include "tools/trace.h"
 
 static const struct {
   const char* name;
@@ -18,6 +19,7 @@ static const struct {
 } commands[] = {
     {"replay", "tm replay", replay_main, "serve a trace of requests, compare allocators"},
     {"plan", "tm plan", plan_main, "what an engine needs of a device, to the byte; what fits"},
+    {"trace", "tm trace", trace_main, "replay a log of allocations through allocators"},
     {"info", "tm info", info_main, "what the library sees: versions, backend, devices, memory"},
 };
 

@@ -84,3 +84,12 @@ Test(counting, a_shared_budget_is_a_cap_and_comes_back) {
   cr_expect(eq(u64, budget.used_bytes, 0));
   cr_expect(eq(u64, stats_of(one).live_blocks, 0));
 }
+
+Test(counting, is_dry_where_its_upstream_is) {
+  tm_auto_allocator dry = tm_dry_allocator_create(tm_device_make(TM_DEVICE, 0), NULL);
+  tm_auto_allocator counting = counting_allocator_create(dry, NULL);
+  cr_expect(eq(ptr, tm_allocator_upstream(counting), dry));
+  cr_expect(eq(ptr, tm_guard_adaptor_create(counting), NULL), "it would touch the memory");
+  tm_auto_allocator stack = tm_stack_allocator_create(counting, NULL, NULL);
+  cr_expect(stack != NULL, "needs no stream");
+}

@@ -27,7 +27,7 @@
 #include "tm/alloc/tracking_adaptor.h"
 #include "tm/check.h"
 
-enum { THREADS = 8, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
+enum { THREADS = 10, FORKS = 100, HAND_OVERS = 200, SIZE = 4096, CHILD_SECONDS = 20 };
 
 static tm_stream* stream;
 static tm_allocator* pool;
@@ -91,7 +91,7 @@ static void* hold_locks(void* argument) {
   tm_auto_stream own = tm_stream_create(0, 0);
   TM_CHECK(own != NULL);
   while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-    switch ((intptr_t)argument % 4) {
+    switch ((intptr_t)argument % 5) {
       case 0:
         use_stack();
         break;
@@ -100,6 +100,8 @@ static void* hold_locks(void* argument) {
         break;
       case 2:
         use_cached();
+        break;
+      case 3:
         use_adaptors();
         break;
       default:
@@ -273,10 +275,9 @@ int main(void) {
   cached[0] = tm_cached_allocator_create(tm_host_allocator(), NULL, NULL);
   cached[1] = tm_cached_allocator_create(pool, NULL, NULL);
   cached[2] = tm_cached_allocator_create(tm_pinned_allocator(), NULL, NULL);
-  TM_CHECK(pool != NULL && foreign != NULL && dry != NULL);
-  TM_CHECK(cached[0] != NULL && cached[1] != NULL && cached[2] != NULL);
   adapted = make_adapted();
-  TM_CHECK(pool != NULL && foreign != NULL && adapted != NULL);
+  TM_CHECK(pool != NULL && foreign != NULL && adapted != NULL && dry != NULL);
+  TM_CHECK(cached[0] != NULL && cached[1] != NULL && cached[2] != NULL);
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) {
     TM_CHECK_EQ(pthread_create(&threads[i], NULL, hold_locks, (void*)(intptr_t)i), 0);

@@ -148,6 +148,7 @@ tm_allocator* counting_allocator_create(tm_allocator* upstream, memory_budget* b
                      tm_allocator_stream(upstream));
   self->base.ignores_stream = upstream->ignores_stream;
   self->base.is_dry = upstream->is_dry;
+  self->base.upstream = upstream;
   self->upstream = tm_allocator_retain(upstream);
   self->base.upstream = upstream;
   self->budget = budget;
