@@ -210,9 +210,12 @@ static void make_tiles(const tm_copy_plan_* plan, int32_t column, tm_strided_cop
 
 //===-- Launching ---------------------------------------------------------===//
 
-// What runtimes say where they have a kernel for other devices only.
+// What runtimes say where they have a kernel for other devices only, and where the driver cannot
+// make one of the PTX: it is older than the toolkit, or has no compiler.
 static bool has_no_kernel(cudaError_t error) {
-  return error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction;
+  return error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+         error == cudaErrorUnsupportedPtxVersion || error == cudaErrorJitCompilerNotFound ||
+         error == cudaErrorJitCompilationDisabled;
 }
 
 static tm_status launch(tm_strided_copy_* copy, uint64_t blocks, cudaStream_t stream,

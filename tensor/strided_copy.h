@@ -18,8 +18,8 @@ bool tm_strided_copy_pays_(const tm_memcpy_calls_* calls, const void* source,
 bool tm_strided_fill_pays_(const tm_memcpy_calls_* calls, const void* destination);
 
 // Queue the kernel on `stream`, whose device is entered and is the memory's. `*launched` says
-// whether there was one: for devices older than those that the library was built for, there is
-// none, and nothing is queued.
+// whether there was one: for devices older than those that the library was built for, and for newer
+// ones whose driver cannot compile for them, there is none, and nothing is queued.
 // Errors: TM_ERR_CUDA, TM_ERR_DEVICE_LOST. On error nothing is queued.
 TM_NODISCARD tm_status tm_strided_copy_launch_(const tm_copy_plan_* plan, const void* source,
                                                void* destination, cudaStream_t stream,

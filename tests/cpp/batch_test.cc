@@ -91,6 +91,13 @@ void a_group_closes_when_an_exception_leaves_it() {
     TM_CHECK_EQ(e.code(), TM_ERR_INVALID);
   }
   batch.run();
+  try {
+    TM_WITH_COPY_GROUP(batch.get()) { batch.add(x, y); }
+    TM_CHECK(false, "shapes differ");
+  } catch (const tmcore::error& e) {
+    TM_CHECK_EQ(e.code(), TM_ERR_INVALID);
+  }
+  batch.run();
 }
 
 void a_batch_moves_and_null_ones_are_errors() {
