@@ -143,7 +143,7 @@ expect_unserved \
   rmm.csv --allocators 'stack:maximum=1KiB(host)'
 expect_row "^allocations served +1$"
 expect_row "^  not served +2$"
-expect_unserved "^tm trace: rmm.csv:6: 'stack:maximum=4KiB\(host\)' does not serve 2000 bytes: .* held$" \
+expect_unserved "^tm trace: rmm.csv:6: 'stack:maximum=4KiB\(host\)' does not serve 2000 bytes: .* held" \
   rmm.csv --allocators host --allocators 'stack:maximum=4KiB(host)'
 expect_error "^tm trace: 'stack:2KiB,maximum=1KiB\(host\)': " rmm.csv \
   --allocators 'stack:2KiB,maximum=1KiB(host)'
