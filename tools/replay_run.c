@@ -139,6 +139,11 @@ static uint64_t peak_live(const run_parts* p) {
   return tm_allocator_get_stats(p->tested, &stats) == TM_OK ? stats.peak_live_bytes : 0;
 }
 
+static uint64_t live_bytes(tm_allocator* allocator) {
+  tm_allocator_stats stats;
+  return tm_allocator_get_stats(allocator, &stats) == TM_OK ? stats.live_bytes : 0;
+}
+
 // The most that was live in the latest step. That of a stack or a cache is the one of all steps.
 static uint64_t step_peak_live(const run_parts* p) {
   return p->tested == p->upstream ? counting_recent_peak(p->upstream) : peak_live(p);
@@ -236,10 +241,13 @@ static tm_status run(run_parts* p, const replay_options* options, const model_co
   p->fail_rate = options->fail_rate;
   p->seed = options->seed;
   TM_TRY(make_persistent_allocators(p, device));
+  const uint64_t before = backend_reserved();
   TM_TRY(make_engine(p, options, config, out));
   out->memory = engine_get_memory(p->engine);
   backend_restart_peak();
   const uint64_t base = backend_reserved();
+  out->persistent_reserved_bytes = base - before;
+  out->persistent_live_bytes = live_bytes(p->memory) + live_bytes(p->cache);
   TM_TRY(make_activations(p, device, allocator));
   TM_TRY(engine_start(p->engine, p->activations, trace));
   watch_peak(p, base, out);

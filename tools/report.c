@@ -30,6 +30,13 @@ static double fragmentation(const replay_run* run) {
   return 1 - (double)run->live_at_peak_bytes / (double)run->peak_reserved_bytes;
 }
 
+// Of the device's memory in the steady state, weights, batches and KV cache included.
+static double reserved_to_live(const replay_run* run) {
+  const uint64_t live = run->persistent_live_bytes + run->peak_live_bytes;
+  const uint64_t reserved = run->persistent_reserved_bytes + run->steady_reserved_bytes;
+  return live ? (double)reserved / (double)live : 0;
+}
+
 static double per_tensor(const replay_run* run, uint64_t ns) {
   return run->counts.tensors ? (double)ns / (double)run->counts.tensors : 0;
 }
@@ -92,6 +99,9 @@ static void cell_peak_reserved(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
 }
 static void cell_steady_reserved(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   size_format(r->steady_reserved_bytes, text);
+}
+static void cell_reserved_to_live(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
+  (void)snprintf(text, SIZE_TEXT_SIZE, "%.4f", reserved_to_live(r));
 }
 static void cell_fragmentation(const replay_run* r, char text[SIZE_TEXT_SIZE]) {
   (void)snprintf(text, SIZE_TEXT_SIZE, "%.2f %%", 100 * fragmentation(r));
@@ -170,6 +180,7 @@ static const row rows[] = {
     {"peak live", cell_peak_live},
     {"peak reserved", cell_peak_reserved},
     {"  after the profile step", cell_steady_reserved},
+    {"reserved / live, all memory", cell_reserved_to_live},
     {"fragmentation", cell_fragmentation},
     {"out of memory", cell_oom},
     {"  steps failed after admission", cell_failed_after_admission},
@@ -295,6 +306,7 @@ static void put_memory(json_t* object, const replay_run* r) {
   put_count(object, "peak_live_bytes", r->peak_live_bytes);
   put_count(object, "peak_reserved_bytes", r->peak_reserved_bytes);
   put_count(object, "peak_reserved_bytes_after_warmup", r->steady_reserved_bytes);
+  put(object, "reserved_to_live", json_real(reserved_to_live(r)));
   put(object, "fragmentation", json_real(fragmentation(r)));
   put_count(object, "oom_events", r->counts.oom_events);
   put(object, "steps_failed_after_admission",

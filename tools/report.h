@@ -29,6 +29,8 @@ typedef struct replay_run {
   uint64_t peak_live_bytes;              // of activations
   uint64_t peak_reserved_bytes;          // of the activations' allocator, as the driver counts
   uint64_t steady_reserved_bytes;        // the same, after the step at the limits
+  uint64_t persistent_live_bytes;        // weights, batches and KV cache
+  uint64_t persistent_reserved_bytes;    // the same, as the driver counts
   uint64_t live_at_peak_bytes;           // live activations when that much was reserved
   double seconds;                        // serving, from the first step to the last
   bool has_runtime_share;                // counts.runtime_ns is known
