@@ -33,17 +33,17 @@ typedef struct replay_run {
   uint64_t persistent_reserved_bytes;    // the same, as the driver counts
   uint64_t live_at_peak_bytes;           // live activations when that much was reserved
   double seconds;                        // serving, from the first step to the last
-  bool has_runtime_share;                // counts.runtime_ns is known
-  bool admits;                           // steps are admitted before they are queued
-  bool has_prefix_cache;
-  uint64_t refused_on_purpose;  // allocations, by --fail-rate
-  uint64_t outstanding;         // blocks not given back at the end, where they are tracked
-  verdict verified;
+  uint64_t refused_on_purpose;           // allocations, by --fail-rate
+  uint64_t outstanding;                  // blocks not given back at the end, where they are tracked
   uint64_t findings;
-  uint64_t checked;                // tensors whose stamps were read back, the warm-up's included
-  char message[REPORT_TEXT_SIZE];  // why the run failed, or the first finding; "" else
+  uint64_t checked;  // tensors whose stamps were read back, the warm-up's included
+  verdict verified;
+  bool has_runtime_share;  // counts.runtime_ns is known
+  bool admits;             // steps are admitted before they are queued
+  bool has_prefix_cache;
   bool failed;
-  bool does_not_fit;  // it failed because model and limits need more memory than there is
+  bool does_not_fit;               // it failed: model and limits need more memory than there is
+  char message[REPORT_TEXT_SIZE];  // why the run failed, or the first finding; "" else
 } replay_run;
 
 typedef struct replay_report {

@@ -26,16 +26,16 @@ typedef struct conformance_row {
   tm_allocator* (*create)(void);  // NULL after raising on failure; the caller releases
   tm_device device;
   size_t alignment;
-  bool uses_device;  // needs a CUDA device
-  bool has_stream;   // is ordered on a stream of its own
-  bool counts;       // keeps statistics
-  bool runs_out;     // of the device's memory
-  bool is_process_wide;
-  bool is_owned;        // one thread at a time allocates
-  bool is_dry;          // has no memory
   const char* refusal;  // says why a combination is not made, since it cannot be safe; NULL: it is
-  bool is_stacked;      // with a stack over all
   int adaptors[2];      // over what `create` makes, the first one first; 0: none
+  bool uses_device;     // needs a CUDA device
+  bool has_stream;      // is ordered on a stream of its own
+  bool counts;          // keeps statistics
+  bool runs_out;        // of the device's memory
+  bool is_process_wide;
+  bool is_owned;    // one thread at a time allocates
+  bool is_dry;      // has no memory
+  bool is_stacked;  // with a stack over all
 } conformance_row;
 
 // The row of an index: one of an allocator, of an adaptor over one, or of a pair of adaptors. Its
