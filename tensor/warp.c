@@ -254,15 +254,28 @@ static tm_status end(const warp* w, const session* s, tm_status status) {
 
 //===-- Rows of one length ------------------------------------------------===//
 
+// The rows from `i` on that come from one place, side by side.
+static int64_t run_of_rows(const warp* w, int64_t i) {
+  const bool old = stays(w, i);
+  int64_t end = i + 1;
+  while (end < w->rows && stays(w, end) == old &&
+         (!old || w->perm[end] - w->perm[i] == (int32_t)(end - i))) {
+    end++;
+  }
+  return end - i;
+}
+
 // `added` is NULL where rows that join are left as they are.
 static tm_status add_all(const warp* w, const tm_tensor* old, const tm_tensor* added,
                          const tm_tensor* destination) {
-  for (int64_t i = 0; i < w->rows; i++) {
+  for (int64_t i = 0; i < w->rows;) {
+    const int64_t count = run_of_rows(w, i);
     if (stays(w, i)) {
-      TM_TRY(add_rows(w, old, w->perm[i], destination, i, 1));
+      TM_TRY(add_rows(w, old, w->perm[i], destination, i, count));
     } else if (added) {
-      TM_TRY(add_rows(w, added, i, destination, i, 1));
+      TM_TRY(add_rows(w, added, i, destination, i, count));
     }
+    i += count;
   }
   return TM_OK;
 }

@@ -30,13 +30,22 @@ static bool make_fields(const batch_limits* limits, batch* out) {
   return make_pair(limits->sequences, &out->sampled_host, &out->sampled_device);
 }
 
+static bool make_seeds(const batch_limits* limits, batch* out) {
+  const size_t count = (size_t)limits->sequences;
+  out->requests = tm_bookkeeping_alloc(count * sizeof(*out->requests), "the requests of a batch");
+  if (!out->requests) return false;
+  out->joined = tm_empty(TM_SHAPE(limits->sequences), TM_I32, TM_CPU_PINNED);
+  out->seeds_host = tm_empty(TM_SHAPE(limits->sequences), TM_I32, TM_CPU_PINNED);
+  return tm_ok(&out->joined) && tm_ok(&out->seeds_host);
+}
+
 tm_status batch_init(const batch_limits* limits, batch* out) {
   TM_SCOPE("batch");
   *out = (batch){.vocabulary = limits->vocabulary};
   const tm_stream* stream = tm_require_stream();
   out->done = stream ? tm_event_create(tm_stream_device(stream).id, false) : NULL;
   out->copies = out->done ? tm_batch_copy_create() : NULL;
-  if (out->copies && make_fields(limits, out)) return TM_OK;
+  if (out->copies && make_fields(limits, out) && make_seeds(limits, out)) return TM_OK;
   const tm_status status = tm_last_status();
   batch_deinit(out);
   return status;
@@ -50,6 +59,9 @@ void batch_deinit(batch* b) {
     tm_release(&b->host[field]);
     tm_release(&b->device[field]);
   }
+  tm_release(&b->joined);
+  tm_release(&b->seeds_host);
+  tm_bookkeeping_free(b->requests);
   tm_release(&b->sampled_host);
   tm_release(&b->sampled_device);
   tm_event_release(b->done);
@@ -75,6 +87,7 @@ static void put_tokens(batch* b, const sequence* q) {
     put(b, BATCH_POSITIONS, position);
   }
   put(b, BATCH_TOKEN_OFFSETS, b->used[BATCH_TOKEN_IDS]);
+  b->requests[b->used[BATCH_LENGTHS]] = q->request;
   put(b, BATCH_LENGTHS, end);
   put(b, BATCH_LAST_TOKENS, token_at(b, q, end - 1));
   b->samples += end == q->known ? 1 : 0;
@@ -107,12 +120,23 @@ static tm_status add_fields(batch* b) {
   return TM_OK;
 }
 
-tm_status batch_upload(batch* b) {
+tm_status batch_upload(batch* b, seeds* remembered) {
   TM_SCOPE("upload");
+  const int64_t count = batch_sequences(b);
+  bool moves = false;
+  b->has_seeds = false;
   tm_status status = add_fields(b);
+  if (status == TM_OK) {
+    status = seeds_add(remembered, b->requests, count, &b->joined, b->copies, &moves);
+  }
   if (status == TM_OK) status = tm_batch_copy_run(b->copies);
-  if (status != TM_OK) tm_batch_copy_clear(b->copies);
-  return status;
+  if (status != TM_OK) {
+    tm_batch_copy_clear(b->copies);
+    return status;
+  }
+  if (moves) seeds_commit(remembered, b->requests, count);
+  b->has_seeds = moves;
+  return TM_OK;
 }
 
 // Copies the first `count` elements.
@@ -122,9 +146,10 @@ static tm_status copy_front(const tm_tensor* source, const tm_tensor* destinatio
   return tm_copy(&from, &to);
 }
 
-tm_status batch_download(batch* b) {
+tm_status batch_download(batch* b, const seeds* remembered) {
   TM_SCOPE("download");
   const int64_t count = batch_sequences(b);
+  if (b->has_seeds) TM_TRY(copy_front(&remembered->rows.front, &b->seeds_host, count));
   TM_TRY(copy_front(&b->device[BATCH_LAST_TOKENS], &b->sampled_device, count));
   return copy_front(&b->sampled_device, &b->sampled_host, count);
 }
@@ -153,6 +178,17 @@ static tm_status check_samples(const batch* b) {
   return TM_OK;
 }
 
+static tm_status check_seeds(const batch* b) {
+  const int32_t* back = TM_DATA(int32_t, &b->seeds_host);
+  for (int64_t i = 0; b->has_seeds && i < batch_sequences(b); i++) {
+    if (back[i] != seeds_of(b->requests[i])) {
+      return TM_RAISE(TM_ERR_CORRUPT, "batch: the seed of request %u came back as %d, not as %d",
+                      b->requests[i], back[i], seeds_of(b->requests[i]));
+    }
+  }
+  return TM_OK;
+}
+
 tm_status batch_wait(batch* b, int64_t* out) {
   *out = 0;
   if (!b->in_flight) return TM_OK;
@@ -160,6 +196,7 @@ tm_status batch_wait(batch* b, int64_t* out) {
   b->in_flight = false;
   if (!b->has_samples) return TM_OK;
   TM_TRY(check_samples(b));
+  TM_TRY(check_seeds(b));
   *out = b->samples;
   return TM_OK;
 }

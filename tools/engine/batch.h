@@ -16,6 +16,7 @@
 #include <tm/tm.h>
 
 #include "engine/scheduler.h"
+#include "engine/seeds.h"
 
 // The arrays of 32-bit integers that a step takes.
 typedef enum batch_field {
@@ -38,6 +39,10 @@ typedef struct batch {
   tm_batch_copy* copies;         // empty but while they are queued
   int64_t used[BATCH_FIELDS];    // elements
   int64_t vocabulary;            // token ids are below it
+  uint32_t* requests;            // [max sequences]: whose rows these are
+  tm_tensor joined;              // [max sequences] i32, pinned: the seeds of those that join
+  tm_tensor seeds_host;          // [max sequences] i32, pinned: what the device remembers of them
+  bool has_seeds;                // the step moves seeds, and brings them
   tm_tensor sampled_device;      // [max sequences]
   tm_tensor sampled_host;        // [max sequences], pinned
   tm_event* done;                // after the last copy of the step
@@ -66,13 +71,14 @@ void batch_fill(batch* b, const sequence* running, size_t count);
 static inline int64_t batch_tokens(const batch* b) { return b->used[BATCH_TOKEN_IDS]; }
 static inline int64_t batch_sequences(const batch* b) { return b->used[BATCH_LENGTHS]; }
 
-// Queues the copies to the device, in one call.
-// Errors: those of tm_batch_copy_run.
-tm_status batch_upload(batch* b);
+// Queues the copies to the device, and those that move `remembered` along with their sequences, in
+// one call.
+// Errors: those of tm_batch_copy_run. On error `remembered` is unchanged.
+tm_status batch_upload(batch* b, seeds* remembered);
 
-// Queues the copies of the sampled tokens, the second of them to the host.
+// Queues the copies of the sampled tokens, the second of them to the host, and of seeds that moved.
 // Errors: those of tm_copy.
-tm_status batch_download(batch* b);
+tm_status batch_download(batch* b, const seeds* remembered);
 
 // Marks the end of the step on the context's stream: the batch is in flight. `has_samples` says
 // that batch_download was queued whole. Errors: those of tm_event_record; then the stream has been
@@ -80,8 +86,9 @@ tm_status batch_download(batch* b);
 tm_status batch_launch(batch* b, bool has_samples);
 
 // Waits until the batch is not in flight, and counts the tokens that were sampled.
-// Errors: those of tm_event_sync, TM_ERR_CORRUPT (a sampled token is not the one that was sent). On
-//         error `*out` is 0.
+// Errors: those of tm_event_sync, TM_ERR_CORRUPT (a sampled token is not the one that was sent, or
+// a
+//         seed not its request's). On error `*out` is 0.
 tm_status batch_wait(batch* b, int64_t* out);
 
 #endif  // ENGINE_BATCH_H_

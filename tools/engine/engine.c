@@ -6,6 +6,7 @@
 
 #include "engine/batch.h"
 #include "engine/decoder.h"
+#include "engine/seeds.h"
 #include "engine/weights.h"
 
 enum {
@@ -25,6 +26,7 @@ struct engine {
   decoder decoder;
   scheduler scheduler;
   batch batches[BATCHES];
+  seeds seeds;
   uint64_t turn;  // which batch is next, modulo BATCHES
   size_t activation_bytes;
   engine_counts counts;
@@ -99,7 +101,7 @@ static tm_status make_batches(engine* e) {
   };
   TM_USE_ALLOCATOR(e->options.host_memory ? e->options.host_memory : tm_pinned_allocator());
   for (int i = 0; i < BATCHES; i++) TM_TRY(batch_init(&limits, &e->batches[i]));
-  return TM_OK;
+  return seeds_init(limits.sequences, &e->seeds);
 }
 
 // Runs the largest step on an arena of its own, which is dropped: its high-water mark is kept.
@@ -189,6 +191,7 @@ void engine_destroy(engine* e) {
   prefix_cache_deinit(&e->prefixes);
   kv_cache_deinit(&e->cache);
   for (int i = 0; i < BATCHES; i++) batch_deinit(&e->batches[i]);
+  seeds_deinit(&e->seeds);
   model_weights_deinit(&e->weights);
   tm_allocator_release(e->activations);
   tm_allocator_release(e->options.cache_memory);
@@ -313,9 +316,9 @@ static tm_status queue_step(engine* e, batch* b) {
   TM_USE_ALLOCATOR(e->activations);
   TM_USE_OOM_HANDLER(prefix_handler(e), &e->prefixes);
   batch_fill(b, e->scheduler.running, e->scheduler.running_count);
-  TM_TRY(batch_upload(b));
+  TM_TRY(batch_upload(b, &e->seeds));
   TM_TRY(forward(e, batch_tokens(b), batch_sequences(b)));
-  return batch_download(b);
+  return batch_download(b, &e->seeds);
 }
 
 static tm_status run_planned_step(engine* e) {
