@@ -1,5 +1,6 @@
 #include "engine/batch.h"
 
+#include <string.h>
 #include <tm/check.h>
 #include <tm/tm.h>
 
@@ -82,19 +83,27 @@ static int32_t token_at(const batch* b, const sequence* q, uint32_t position) {
 
 static void put_tokens(batch* b, const sequence* q) {
   const uint32_t end = q->computed + q->planned;
-  for (uint32_t position = q->computed; position < end; position++) {
-    put(b, BATCH_TOKEN_IDS, token_at(b, q, position));
-    put(b, BATCH_POSITIONS, position);
+  int32_t* ids = b->data[BATCH_TOKEN_IDS] + b->used[BATCH_TOKEN_IDS];
+  int32_t* positions = b->data[BATCH_POSITIONS] + b->used[BATCH_POSITIONS];
+  for (uint32_t i = 0; i < q->planned; i++) {
+    ids[i] = token_at(b, q, q->computed + i);
+    positions[i] = (int32_t)(q->computed + i);
   }
+  b->used[BATCH_TOKEN_IDS] += q->planned;
+  b->used[BATCH_POSITIONS] += q->planned;
   put(b, BATCH_TOKEN_OFFSETS, b->used[BATCH_TOKEN_IDS]);
   b->requests[b->used[BATCH_LENGTHS]] = q->request;
   put(b, BATCH_LENGTHS, end);
-  put(b, BATCH_LAST_TOKENS, token_at(b, q, end - 1));
+  put(b, BATCH_LAST_TOKENS, ids[q->planned - 1]);
   b->samples += end == q->known ? 1 : 0;
 }
 
 static void put_blocks(batch* b, const sequence* q) {
-  for (uint32_t i = 0; i < q->block_count; i++) put(b, BATCH_BLOCKS, q->blocks[i]);
+  if (q->block_count) {
+    memcpy(b->data[BATCH_BLOCKS] + b->used[BATCH_BLOCKS], q->blocks,
+           q->block_count * sizeof(*q->blocks));
+  }
+  b->used[BATCH_BLOCKS] += q->block_count;
   put(b, BATCH_BLOCK_OFFSETS, b->used[BATCH_BLOCKS]);
 }
 
