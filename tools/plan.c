@@ -8,8 +8,8 @@
 #include "engine/builtin_models.h"
 #include "engine/plan.h"
 #include "tools/backend.h"
+#include "tools/option_values.h"
 #include "tools/plan_report.h"
-#include "tools/size_text.h"
 
 enum {
   EXIT_FITS = 0,
@@ -73,37 +73,19 @@ static void print_help(void) {
       "\n\nExit status: 0 it fits; 1 it does not; 2 the command line or an input file is wrong.\n");
 }
 
-static bool complain(const char* option, const char* value, const char* wanted) {
-  (void)fprintf(stderr, "tm plan: --%s %s: %s\n", option, value, wanted);
-  return false;
-}
-
-static bool read_count(const char* option, const char* text, uint64_t largest, int64_t* out) {
-  char wanted[64];
-  uint64_t value;
-  if (count_parse(text, largest, &value) && value > 0) {
-    *out = (int64_t)value;
-    return true;
-  }
-  (void)snprintf(wanted, sizeof wanted, "an integer from 1 to %llu is expected",
-                 (unsigned long long)largest);
-  return complain(option, text, wanted);
-}
-
-static bool read_option(int letter, const char* name, const char* value, plan_options* out) {
+static bool read_option(int letter, const named_value* value, plan_options* out) {
   switch (letter) {
     case OPTION_MODEL:
-      out->model = value;
+      out->model = value->text;
       return true;
     case OPTION_BATCH:
-      return read_count(name, value, largest_batch, &out->batch);
+      return option_limit(value, largest_batch, &out->batch);
     case OPTION_SEQUENCE:
-      return read_count(name, value, largest_step, &out->sequence);
+      return option_limit(value, largest_step, &out->sequence);
     case OPTION_MAX_TOKENS:
-      return read_count(name, value, largest_step, &out->max_tokens);
+      return option_limit(value, largest_step, &out->max_tokens);
     case OPTION_DEVICE_MEMORY:
-      return (size_parse(value, &out->device_memory) && out->device_memory > 0) ||
-             complain(name, value, "a size such as 80GiB is expected");
+      return option_size(value, &out->device_memory);
     case OPTION_JSON:
       out->json = true;
       return true;
@@ -122,7 +104,8 @@ static bool parse(int argc, char** argv, plan_options* out) {
     int index = 0;
     const int letter = getopt_long(argc, argv, "+h", long_options, &index);
     if (letter == -1) break;
-    if (!read_option(letter, long_options[index].name, optarg, out)) return false;
+    const named_value value = {"tm plan", long_options[index].name, optarg};
+    if (!read_option(letter, &value, out)) return false;
   }
   if (optind < argc) {
     (void)fprintf(stderr, "tm plan: '%s' is no option\n", argv[optind]);

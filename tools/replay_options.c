@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "engine/builtin_models.h"
-#include "tools/size_text.h"
+#include "tools/option_values.h"
 
 static const uint64_t most_requests = 10000000;
 static const uint64_t largest_batch = 65536;
@@ -86,37 +86,11 @@ void replay_options_help(void) {
 
 //===-- Values ------------------------------------------------------------===//
 
-static bool complain(const char* option, const char* value, const char* wanted) {
-  (void)fprintf(stderr, "tm replay: --%s %s: %s\n", option, value, wanted);
-  return false;
-}
-
-static bool read_count(const char* option, const char* text, uint64_t smallest, uint64_t largest,
-                       uint64_t* out) {
-  char wanted[64];
-  if (count_parse(text, largest, out) && *out >= smallest) return true;
-  (void)snprintf(wanted, sizeof(wanted), "an integer from %llu to %llu is expected",
-                 (unsigned long long)smallest, (unsigned long long)largest);
-  return complain(option, text, wanted);
-}
-
-static bool read_limit(const char* option, const char* text, uint64_t largest, int64_t* out) {
-  uint64_t value;
-  const bool is_good = read_count(option, text, 1, largest, &value);
-  if (is_good) *out = (int64_t)value;
-  return is_good;
-}
-
-static bool read_size(const char* option, const char* text, uint64_t* out) {
-  return (size_parse(text, out) && *out > 0) ||
-         complain(option, text, "a size such as 80GiB is expected");
-}
-
-static bool read_share(const char* option, const char* text, double* out) {
+static bool read_share(const named_value* value, double* out) {
   char* end;
-  const double share = strtod(text, &end);
-  if (end == text || *end != '\0' || !(share >= 0 && share <= 1)) {
-    return complain(option, text, "a share from 0 to 1 is expected");
+  const double share = strtod(value->text, &end);
+  if (end == value->text || *end != '\0' || !(share >= 0 && share <= 1)) {
+    return option_complain(value, "a share from 0 to 1 is expected");
   }
   *out = share;
   return true;
@@ -140,16 +114,16 @@ static bool add_allocator(replay_options* out, replay_allocator allocator) {
   return true;
 }
 
-static bool read_allocators(const char* option, const char* text, replay_options* out) {
+static bool read_allocators(const named_value* value, replay_options* out) {
   out->allocator_count = 0;
-  const char* at = text;
+  const char* at = value->text;
   for (;;) {
     const size_t length = strcspn(at, ",");
     const replay_allocator allocator = find_allocator(at, length);
     if (allocator == REPLAY_ALLOCATORS) {
-      return complain(option, text, "cuda, cached, pool and stack are known, with commas between");
+      return option_complain(value, "cuda, cached, pool and stack are known, with commas between");
     }
-    if (!add_allocator(out, allocator)) return complain(option, text, "one is named twice");
+    if (!add_allocator(out, allocator)) return option_complain(value, "one is named twice");
     if (at[length] == '\0') return true;
     at += length + 1;
   }
@@ -157,30 +131,30 @@ static bool read_allocators(const char* option, const char* text, replay_options
 
 //===-- The command line --------------------------------------------------===//
 
-static bool read_option(int letter, const char* name, const char* value, replay_options* out) {
+static bool read_option(int letter, const named_value* value, replay_options* out) {
   switch (letter) {
     case OPTION_TRACE:
-      out->trace = value;
+      out->trace = value->text;
       return true;
     case OPTION_MODEL:
-      out->model = value;
+      out->model = value->text;
       return true;
     case OPTION_DEVICE_MEMORY:
-      return read_size(name, value, &out->device_memory);
+      return option_size(value, &out->device_memory);
     case OPTION_ALLOCATORS:
-      return read_allocators(name, value, out);
+      return read_allocators(value, out);
     case OPTION_REQUESTS:
-      return read_count(name, value, 1, most_requests, &out->requests);
+      return option_count(value, 1, most_requests, &out->requests);
     case OPTION_MAX_BATCH:
-      return read_limit(name, value, largest_batch, &out->max_batch);
+      return option_limit(value, largest_batch, &out->max_batch);
     case OPTION_MAX_TOKENS:
-      return read_limit(name, value, largest_step, &out->max_tokens);
+      return option_limit(value, largest_step, &out->max_tokens);
     case OPTION_SEED:
-      return read_count(name, value, 0, UINT64_MAX, &out->seed);
+      return option_count(value, 0, UINT64_MAX, &out->seed);
     case OPTION_PREFIX_CACHE:
-      return read_size(name, value, &out->prefix_cache);
+      return option_size(value, &out->prefix_cache);
     case OPTION_FAIL_RATE:
-      return read_share(name, value, &out->fail_rate);
+      return read_share(value, &out->fail_rate);
     case OPTION_VERIFY:
       out->verify = true;
       return true;
@@ -208,7 +182,8 @@ bool replay_options_parse(int argc, char** argv, replay_options* out) {
     int index = 0;
     const int letter = getopt_long(argc, argv, "+h", long_options, &index);
     if (letter == -1) break;
-    if (!read_option(letter, long_options[index].name, optarg, out)) return false;
+    const named_value value = {"tm replay", long_options[index].name, optarg};
+    if (!read_option(letter, &value, out)) return false;
   }
   if (optind < argc) {
     (void)fprintf(stderr, "tm replay: '%s' is no option\n", argv[optind]);

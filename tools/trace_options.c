@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <tm/tm.h>
 
-#include "tools/size_text.h"
+#include "tools/option_values.h"
 #include "trace/read_log.h"
 
 static const uint64_t most_passes = 1000000;
@@ -71,35 +71,20 @@ void trace_options_help(void) {
 
 //===-- Values ------------------------------------------------------------===//
 
-static bool complain(const char* option, const char* value, const char* wanted) {
-  (void)fprintf(stderr, "tm trace: --%s %s: %s\n", option, value, wanted);
-  return false;
-}
-
-static bool read_size(const char* option, const char* text, uint64_t* out) {
-  return (size_parse(text, out) && *out > 0) ||
-         complain(option, text, "a size such as 80GiB is expected");
-}
-
-static bool read_repeat(const char* option, const char* text, uint64_t* out) {
-  return (count_parse(text, most_passes, out) && *out > 0) ||
-         complain(option, text, "an integer from 1 to 1000000 is expected");
-}
-
-static bool read_format(const char* option, const char* text, log_format* out) {
-  const log_format format = log_format_find(text);
+static bool read_format(const named_value* value, log_format* out) {
+  const log_format format = log_format_find(value->text);
   if (format == LOG_ANY || format == LOG_FORMATS) {
-    return complain(option, text, "rmm, umpire and minimalloc are known");
+    return option_complain(value, "rmm, umpire and minimalloc are known");
   }
   *out = format;
   return true;
 }
 
-static bool add_expression(const char* text, trace_options* out) {
+static bool add_expression(const named_value* value, trace_options* out) {
   if (out->expression_count == TRACE_MAX_RUNS) {
-    return complain("allocators", text, "more than 16 are not compared");
+    return option_complain(value, "more than 16 are not compared");
   }
-  if (allocator_expression_parse(text, &out->expressions[out->expression_count]) != TM_OK) {
+  if (allocator_expression_parse(value->text, &out->expressions[out->expression_count]) != TM_OK) {
     (void)fprintf(stderr, "tm trace: --%s\n", tm_last_error()->message);
     return false;
   }
@@ -131,18 +116,18 @@ static bool read_flag(int letter, trace_options* out) {
   }
 }
 
-static bool read_option(int letter, const char* name, const char* value, trace_options* out) {
+static bool read_option(int letter, const named_value* value, trace_options* out) {
   switch (letter) {
     case OPTION_ALLOCATORS:
       return add_expression(value, out);
     case OPTION_FORMAT:
-      return read_format(name, value, &out->format);
+      return read_format(value, &out->format);
     case OPTION_DEVICE_MEMORY:
-      return read_size(name, value, &out->device_memory);
+      return option_size(value, &out->device_memory);
     case OPTION_CAPACITY:
-      return read_size(name, value, &out->capacity);
+      return option_size(value, &out->capacity);
     case OPTION_REPEAT:
-      return read_repeat(name, value, &out->repeat);
+      return option_count(value, 1, most_passes, &out->repeat);
     default:
       return read_flag(letter, out);
   }
@@ -166,7 +151,8 @@ static bool finish(int argc, char** argv, trace_options* out) {
   out->path = argv[optind];
   const int defaults = out->expression_count ? 0 : DEFAULTS;
   for (int i = 0; i < defaults; i++) {
-    if (!add_expression(default_expressions[i], out)) return false;
+    const named_value value = {"tm trace", "allocators", default_expressions[i]};
+    if (!add_expression(&value, out)) return false;
   }
   return true;
 }
@@ -178,7 +164,8 @@ bool trace_options_parse(int argc, char** argv, trace_options* out) {
     int index = 0;
     const int letter = getopt_long(argc, argv, "h", long_options, &index);
     if (letter == -1) break;
-    if (!read_option(letter, long_options[index].name, optarg, out)) return false;
+    const named_value value = {"tm trace", long_options[index].name, optarg};
+    if (!read_option(letter, &value, out)) return false;
   }
   return finish(argc, argv, out);
 }
