@@ -20,6 +20,14 @@ static void small_device(void) {
   machine_require_devices(1);
 }
 
+// For what holds of a device of that size only.
+static void exactly_small_device(void) {
+  small_device();
+  if (!machine_is_simulated()) {
+    machine_skip("a real device is not made so small");
+  }
+}
+
 enum { REQUESTS = 60 };
 
 // Requests of up to 300 tokens, and two that can never be served.
@@ -81,7 +89,8 @@ Test(engine, serves_every_request_and_reads_every_token, .init = small_device) {
   cr_expect(counts.forward_ns > 0);
 }
 
-Test(engine, all_allocators_agree_and_the_arena_asks_its_upstream_no_more, .init = small_device) {
+Test(engine, all_allocators_agree_and_the_arena_asks_its_upstream_no_more,
+     .init = exactly_small_device) {
   static const double fractions[] = {0.5, 0.0017};  // plenty of KV blocks, and few
   for (int i = 0; i < 2; i++) {
     engine_counts counts[ACTIVATION_SOURCES];
@@ -98,7 +107,7 @@ Test(engine, all_allocators_agree_and_the_arena_asks_its_upstream_no_more, .init
   }
 }
 
-Test(engine, a_request_longer_than_the_kv_cache_is_refused, .init = small_device) {
+Test(engine, a_request_longer_than_the_kv_cache_is_refused, .init = exactly_small_device) {
   const model_config config = tiny_model(3);
   const trace_request requests[] = {{900, 50}, {10, 10}};
   const request_trace trace = {.requests = (trace_request*)requests, .count = 2};
@@ -118,6 +127,9 @@ Test(engine, a_request_longer_than_the_kv_cache_is_refused, .init = small_device
 static void tiny_device(void) {
   machine_configure(1, "2MiB");
   machine_require_devices(1);
+  if (!machine_is_simulated()) {
+    machine_skip("a real device is not made so small");
+  }
 }
 
 Test(engine, too_little_memory_is_an_error_that_leaves_nothing, .init = tiny_device) {
