@@ -17,8 +17,8 @@
 
 static tm_stream* stream;
 
-static void setup(void) {
-  machine_configure(1, "512GiB");
+static void setup_with(const char* memory) {
+  machine_configure(1, memory);
   machine_require_devices(1);
   if (!machine_is_simulated()) {
     machine_skip("the largest of the models does not fit a real device");
@@ -26,6 +26,9 @@ static void setup(void) {
   stream = tm_stream_create(0, 0);
   cr_assert(stream != NULL, "%s", tm_last_error()->message);
 }
+
+static void setup(void) { setup_with("1GiB"); }
+static void large_setup(void) { setup_with("160GiB"); }
 
 //===-- A real run --------------------------------------------------------===//
 
@@ -132,7 +135,7 @@ static void expect_as_planned(const model_config* config, const plan_limits* lim
   end(&r);
 }
 
-Test(plan, is_what_the_engine_asks_for_byte_for_byte, .init = setup) {
+Test(plan, is_what_the_engine_asks_for_byte_for_byte, .init = large_setup) {
   static const plan_limits limits[] = {{1, 100, 64}, {7, 1000, 512}, {32, 2048, 8192}};
   for (size_t i = 0; i < builtin_model_count(); i++) {
     model_config config;
