@@ -66,6 +66,25 @@ Test(kv_cache, too_little_memory_for_one_block_is_an_error) {
 
 //===-- One request -------------------------------------------------------===//
 
+// A plan has no request at all, and limits that no device has memory for.
+Test(scheduler, needs_no_more_memory_than_its_requests_can_use) {
+  const trace_request requests[2] = {{64, 4}, {64, 4}};
+  kv_cache cache = make_cache(64);
+  for (size_t count = 0; count <= 2; count++) {
+    scheduler s = make(&cache, INT32_MAX, 1024, requests, count);
+    scheduler_plan(&s);
+    cr_expect(eq(sz, s.running_count, count));
+    while (!scheduler_is_idle(&s)) {
+      scheduler_commit(&s);
+      scheduler_plan(&s);
+    }
+    cr_expect(eq(u64, s.counts.finished, (uint64_t)count));
+    cr_expect(eq(i32, cache.free_count, 64));
+    scheduler_deinit(&s);
+  }
+  kv_cache_deinit(&cache);
+}
+
 Test(scheduler, knows_how_many_blocks_admit_a_whole_batch) {
   int64_t blocks;
   cr_expect(eq(int, scheduler_kv_blocks(1, 65, &blocks), TM_OK));

@@ -209,7 +209,8 @@ static void enqueue(scheduler* s, uint32_t number, trace_request from) {
 }
 
 static tm_status make_arrays(scheduler* s, size_t request_count) {
-  const size_t batch = (size_t)s->limits.max_batch;
+  // No more sequences run than there are requests; a plan has none.
+  const size_t batch = (size_t)smaller(s->limits.max_batch, (int64_t)request_count);
   const size_t row = (size_t)smaller(kv_blocks_for(s->limits.max_positions), s->cache->block_count);
   TM_TRY(request_queue_init(request_count, &s->queue));
   s->requests = tm_bookkeeping_alloc(request_count * sizeof(*s->requests), "requests");
