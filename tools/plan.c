@@ -161,7 +161,9 @@ int plan_main(int argc, char** argv) {
     (void)fprintf(stderr, "tm plan: %s\n", tm_last_error()->message);
     return EXIT_BAD_INPUT;
   }
-  if (!(options.json ? plan_report_json(&report) : plan_report_table(&report))) {
+  if (!options.json) {
+    plan_report_table(&report);
+  } else if (!plan_report_json(&report)) {
     return EXIT_BAD_INPUT;
   }
   return plan_report_fits(&report) ? EXIT_FITS : EXIT_DOES_NOT_FIT;

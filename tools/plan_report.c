@@ -66,11 +66,10 @@ static void print_fit(const plan_report* r) {
                r->longest_sequence == r->config->max_positions ? ", all that the model takes" : "");
 }
 
-bool plan_report_table(const plan_report* r) {
+void plan_report_table(const plan_report* r) {
   print_header(r);
   print_plan(&r->plan);
   print_fit(r);
-  return fflush(stdout) == 0;
 }
 
 //===-- JSON --------------------------------------------------------------===//
@@ -116,5 +115,5 @@ bool plan_report_json(const plan_report* r) {
   const bool is_written = json_dumpf(root, stdout, JSON_INDENT(2)) == 0;
   json_decref(root);
   (void)printf("\n");
-  return fflush(stdout) == 0 && is_written;
+  return is_written;
 }

@@ -23,8 +23,10 @@ static inline bool plan_report_fits(const plan_report* r) {
   return r->plan.stack.reserved <= r->device_memory;
 }
 
-// For people, and for machines: one JSON object. False where stdout cannot be written.
-bool plan_report_table(const plan_report* r);
+// For people.
+void plan_report_table(const plan_report* r);
+
+// For machines: one JSON object. False where it could not be written.
 bool plan_report_json(const plan_report* r);
 
 #endif  // TOOLS_PLAN_REPORT_H_

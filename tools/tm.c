@@ -1,5 +1,6 @@
 // tm: the command line of tmcore.
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,8 +51,7 @@ static int run_command(int argc, char** argv) {
   return 2;
 }
 
-int main(int argc, char** argv) {
-  enter_users_folder();
+static int run(int argc, char** argv) {
   if (argc < 2) {
     (void)fprintf(stderr, "tm: a command is expected; 'tm --help' lists them\n");
     return 2;
@@ -65,4 +65,17 @@ int main(int argc, char** argv) {
     return 0;
   }
   return run_command(argc - 1, argv + 1);
+}
+
+// A report that did not arrive is no success, whatever it said.
+static int check_output(int status) {
+  errno = 0;
+  if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+  (void)fprintf(stderr, "tm: stdout: %s\n", errno ? strerror(errno) : "not all could be written");
+  return 2;
+}
+
+int main(int argc, char** argv) {
+  enter_users_folder();
+  return check_output(run(argc, argv));
 }

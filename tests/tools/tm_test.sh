@@ -63,6 +63,23 @@ expect_success "^tm \(tmcore\) [0-9]+\.[0-9]+\.[0-9]+$" --version
 expect_success "^devices? " info
 expect_error "'--all' is no option" info --all
 
+# expect_incomplete ARGUMENT...: where stdout takes nothing, exit 2 and one line on stderr.
+expect_incomplete() {
+  "$tm" "$@" > /dev/full 2> err < /dev/null
+  status=$?
+  [[ $status -eq 2 ]] || fail "tm $* > /dev/full: exit status $status"
+  [[ $(wc -l < err) -eq 1 ]] || fail "tm $* > /dev/full: not one line on stderr: $(cat err)"
+  grep -q "^tm: stdout: No space left on device$" err || fail "tm $* > /dev/full: $(cat err)"
+}
+
+printf 'Thread,Time,Action,Pointer,Size,Stream\n1,1,allocate,0x100,64,0x0\n' > log.csv
+expect_incomplete --help
+expect_incomplete --version
+expect_incomplete info
+expect_incomplete plan --help
+expect_incomplete trace log.csv --allocators host
+expect_incomplete trace log.csv --allocators host --json
+
 #===-- Options -------------------------------------------------------------===#
 
 expect_success "^Usage: tm replay" replay --help
@@ -140,6 +157,11 @@ expect_success '"fits": true' plan --device-memory 80GiB --json
 run plan --device-memory 16GiB
 [[ $status -eq 1 ]] || fail "a plan that does not fit: exit status $status"
 grep -qE "^fits +NO: [0-9.]+ GiB are missing$" out || fail "what is missing: $(cat out)"
+
+expect_incomplete plan --device-memory 80GiB
+expect_incomplete plan --device-memory 80GiB --json
+expect_incomplete replay "${small[@]}" --allocators stack
+expect_incomplete replay "${small[@]}" --allocators stack --json
 
 # The largest batch is the largest that fits.
 "$tm" plan --device-memory 40GiB > out
