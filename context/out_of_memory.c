@@ -137,8 +137,32 @@ static tm_status ask_handlers(const attempt* failed) {
   return TM_ERR_NO_MEMORY;
 }
 
+static bool refuses_for(const tm_frame* entry, tm_device device) {
+  const tm_allocator* allocator = entry->value;
+  return tm_slots_type_(entry->slots) == TM_SLOT_ALLOCATOR_ + (uint32_t)device.type && allocator &&
+         allocator->vtable == &refuse_vtable && tm_device_equal(allocator->device, device);
+}
+
+// Whether a handler of `device` runs further out, inside which another device ran out: then the
+// allocator that refuses is still pushed.
+static bool fails_further_out(const tm_context* context, tm_device device) {
+  tm_frame copy;
+  for (const tm_frame* entry = context->top; entry; entry = copy.below) {
+    if (!context_read_entry(entry, &copy)) {
+      return false;
+    }
+    if (refuses_for(&copy, device)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 static bool is_failing(const tm_allocator* allocator) {
-  return tm_device_equal(tm_context_get_()->failing, allocator->device);
+  const tm_context* context = tm_context_get_();
+  return tm_device_equal(context->failing, allocator->device) ||
+         (!tm_device_equal(context->failing, nowhere) &&
+          fails_further_out(context, allocator->device));
 }
 
 // Inside its handler a device gives nothing.

@@ -216,3 +216,46 @@ Test(out_of_memory, no_lock_is_held_while_a_handler_runs) {
   run_out_of(tm_pinned_allocator(), MIB);
   machine_fail_nothing();
 }
+
+//===-- Memory of two kinds -------------------------------------------------===//
+
+// Handlers inside handlers: while one frees memory of the first kind, the second runs out.
+typedef struct two_kinds {
+  counting_allocator* first;
+  counting_allocator* second;
+  tm_status second_inside;
+  tm_status first_inside;
+} two_kinds;
+
+static bool ask_the_first(const tm_oom_request* request, void* user) {
+  two_kinds* self = user;
+  tm_storage* storage = NULL;
+  if (tm_device_equal(request->device, self->second->base.device)) {
+    self->first->budget = 8192;
+    self->first_inside = tm_context_alloc(&self->first->base, request->device, 8, &storage);
+    tm_storage_release(storage);
+  }
+  return false;
+}
+
+static bool ask_the_second(const tm_oom_request* request, void* user) {
+  two_kinds* self = user;
+  tm_storage* storage = NULL;
+  self->second_inside = tm_context_alloc(&self->second->base, request->device, 8, &storage);
+  return false;
+}
+
+Test(out_of_memory, a_device_gives_nothing_either_while_another_runs_out_inside_its_handler) {
+  counting_allocator first = exhausted();
+  counting_allocator second = exhausted();
+  second.base.device = tm_device_make(TM_CPU_PINNED, 0);
+  two_kinds both = {.first = &first, .second = &second, .first_inside = TM_OK};
+  tm_storage* storage = NULL;
+  TM_WITH_OOM_HANDLER(ask_the_first, &both)
+  TM_WITH_OOM_HANDLER(ask_the_second, &both) {
+    cr_expect(eq(int, tm_context_alloc(&first.base, first.base.device, 4096, &storage),
+                 TM_ERR_NO_MEMORY));
+  }
+  cr_expect(eq(int, both.second_inside, TM_ERR_NO_MEMORY));
+  cr_expect(eq(int, both.first_inside, TM_ERR_NO_MEMORY));
+}
