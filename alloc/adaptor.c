@@ -91,6 +91,10 @@ void tm_adaptor_give_back_(tm_allocator* self, void* ptr, size_t size, tm_stream
   tm_allocator_free(self->upstream, ptr, size, self->stream ? self->stream : stream);
 }
 
+void tm_adaptor_undo_(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
+  tm_allocator_undo_(self->upstream, ptr, size, self->stream ? self->stream : stream);
+}
+
 size_t tm_adaptor_rounded_(const tm_allocator* self, size_t size) {
   size_t rounded = size;
   (void)tm_checked_round_up(size, self->alignment, &rounded);  // has been checked to fit

@@ -25,6 +25,8 @@ tm_status tm_adaptor_check_(const tm_allocator* adaptor, const tm_allocator_vtab
 // Asks the upstream, and gives back to it.
 tm_status tm_adaptor_ask_(tm_allocator* self, size_t size, tm_stream* stream, void** out);
 void tm_adaptor_give_back_(tm_allocator* self, void* ptr, size_t size, tm_stream* stream);
+// The latter for a block just got, because what it was for failed after all.
+void tm_adaptor_undo_(tm_allocator* self, void* ptr, size_t size, tm_stream* stream);
 
 // The bytes that a request of `size` counts as.
 size_t tm_adaptor_rounded_(const tm_allocator* self, size_t size);

@@ -127,6 +127,10 @@ static parked_block* take_place(void) {
 
 //===-- Allocating --------------------------------------------------------===//
 
+static __thread bool undoing;
+
+bool tm_is_undoing_(void) { return undoing; }
+
 // The size that the slots get.
 static size_t slot_size(const tm_allocator* allocator, size_t size, size_t rounded) {
   return allocator->exact_sizes ? size : rounded;
@@ -153,7 +157,9 @@ static tm_status alloc_ordered(tm_allocator* allocator, size_t size, tm_stream* 
   if (crosses_streams(allocator, stream)) {
     const tm_status status = tm_stream_follow_(stream, allocator->stream);
     if (status != TM_OK) {
+      undoing = true;
       allocator->vtable->free(allocator, block, size, allocator->stream);
+      undoing = false;
       return status;
     }
   }
@@ -304,6 +310,13 @@ void tm_allocator_free(tm_allocator* allocator, void* ptr, size_t size, tm_strea
   } else {
     allocator->vtable->free(allocator, ptr, size, stream ? stream : allocator->stream);
   }
+}
+
+void tm_allocator_undo_(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream) {
+  const bool before = undoing;
+  undoing = true;
+  tm_allocator_free(allocator, ptr, size, stream);
+  undoing = before;
 }
 
 tm_status tm_allocator_trim(tm_allocator* allocator, size_t keep) {

@@ -190,6 +190,11 @@ TM_API void tm_allocator_deinit_(tm_allocator* allocator);
 TM_API TM_NODISCARD tm_status tm_allocator_alloc_nested_(tm_allocator* allocator, size_t size,
                                                          tm_stream* stream, void** out);
 
+// Frees a block that this thread has just got, because what it was for failed after all: whoever
+// counts allocations may count this one as never made.
+TM_API void tm_allocator_undo_(tm_allocator* allocator, void* ptr, size_t size, tm_stream* stream);
+bool tm_is_undoing_(void);
+
 // After a failure for want of memory: trims the allocator, so that the caller can try once more,
 // and then reports by tm_raise_oom_. The error record stays. False where the allocator cannot be
 // trimmed.

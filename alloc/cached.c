@@ -402,7 +402,7 @@ static tm_status grow(cached* s, size_t size, cached_block** out) {
   }
   unlock(s);
   if (status != TM_OK && segment) {
-    tm_allocator_free(s->upstream, segment->base, segment->bytes, s->base.stream);
+    tm_allocator_undo_(s->upstream, segment->base, segment->bytes, s->base.stream);
     tm_bookkeeping_free(segment);
   }
   return status == TM_ERR_NO_MEMORY ? raise_no_memory(s, size) : status;
@@ -658,9 +658,9 @@ static void collect_free_segments(cached* s, size_t keep, struct cached_segments
   } while (segment);
 }
 
+// Called with `upstream_lock` only.
 static void trim_segments(cached* s, size_t keep) {
   struct cached_segments gone = TAILQ_HEAD_INITIALIZER(gone);
-  (void)pthread_mutex_lock(&s->upstream_lock);
   lock(s);
   check_valid(s);
   settle_pending(s, SIZE_MAX);
@@ -669,7 +669,6 @@ static void trim_segments(cached* s, size_t keep) {
   s->peak_put_together = 0;
   unlock(s);
   give_segments_back(s, &gone);
-  (void)pthread_mutex_unlock(&s->upstream_lock);
 }
 
 static tm_status cached_trim(tm_allocator* base, size_t keep) {
@@ -679,8 +678,11 @@ static tm_status cached_trim(tm_allocator* base, size_t keep) {
   if (s->is_guarded && tm_stream_handle(base->stream)) {
     TM_TRY(tm_stream_sync(base->stream));  // so that the host sees that frees are over
   }
+  (void)pthread_mutex_lock(&s->upstream_lock);
   trim_segments(s, keep);
-  return keep == 0 ? tm_allocator_trim(s->upstream, 0) : TM_OK;
+  const tm_status status = keep == 0 ? tm_allocator_trim(s->upstream, 0) : TM_OK;
+  (void)pthread_mutex_unlock(&s->upstream_lock);
+  return status;
 }
 
 static tm_status cached_get_stats(tm_allocator* base, tm_allocator_stats* out) {
@@ -723,6 +725,12 @@ static tm_status check_options(const tm_allocator* upstream, const tm_stream* st
     return TM_RAISE(TM_ERR_INVALID,
                     "tm_cached_allocator_create: initial_bytes is %zu, maximum_bytes %zu",
                     options->initial_bytes, options->maximum_bytes);
+  }
+  if (options->maximum_bytes && options->maximum_bytes < upstream->alignment) {
+    return TM_RAISE(TM_ERR_INVALID,
+                    "tm_cached_allocator_create: maximum_bytes is %zu, and the smallest block of "
+                    "%s has %zu bytes",
+                    options->maximum_bytes, upstream->vtable->name, upstream->alignment);
   }
   return TM_OK;
 }
@@ -773,6 +781,13 @@ static tm_status obtain_initial(cached* s, size_t bytes) {
   return TM_OK;
 }
 
+// The first segment was not to be had.
+static void report_creation(cached* s, size_t bytes) {
+  if (tm_last_status() == TM_ERR_NO_MEMORY) {
+    (void)tm_raise_oom_(&s->base, bytes, NULL);
+  }
+}
+
 tm_allocator* tm_cached_allocator_create(tm_allocator* upstream, tm_stream* stream,
                                          const tm_cached_options* options) {
   static const tm_cached_options defaults = {0};
@@ -786,6 +801,7 @@ tm_allocator* tm_cached_allocator_create(tm_allocator* upstream, tm_stream* stre
   }
   init_cached(s, upstream, stream, options);
   if (options->initial_bytes && obtain_initial(s, options->initial_bytes) != TM_OK) {
+    report_creation(s, options->initial_bytes);
     finish(s);
     return NULL;
   }

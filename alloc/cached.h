@@ -42,7 +42,8 @@ typedef struct tm_cached_options {
 // Freeing what is not a live block, or with another size, is fatal.
 // Ownership: the caller owns one reference; the cache retains `upstream` and `stream`. Its live
 //            blocks keep it alive: released before them, it goes with the last.
-// Errors: TM_ERR_INVALID (`upstream` is NULL; no stream; initial over maximum), TM_ERR_NO_MEMORY,
+// Errors: TM_ERR_INVALID (`upstream` is NULL; no stream; initial over maximum; a maximum
+//         below the upstream's alignment), TM_ERR_NO_MEMORY,
 //         and those of the upstream's allocation where initial_bytes is not 0.
 // Threads: every operation is safe from any thread, by a mutex that is held for none of the
 //          upstream's calls; those are made one at a time, and must not come back to the cache. In

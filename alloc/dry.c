@@ -1,8 +1,11 @@
-// All dry allocators of the process bump through one range of addresses, and begin again whenever
-// nothing of it is live:
+// All dry allocators of the process bump through one range of addresses, cut into slots that count
+// what is live in them:
 //
-//   0x4080...                next                          0x40c0...
-//    |--- handed out ---------|--- never used since then ---|
+//   0x4080...                                                                   0x40c0...
+//    | 2 live | 0, free | 7 live |=== next ---- free until run_end ---| 1 live | 0, free |
+//
+// Where the run of free slots ends, the next one that is long enough is taken. A block counts in
+// every slot that it touches.
 //
 // On x86-64 these addresses are not canonical. On AArch64 bit 55 makes them the kernel's, whatever
 // the ignored top byte says. So no mapping, of anybody, can ever be there.
@@ -15,6 +18,7 @@
 #include "alloc/counters.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/base/checked.h"
+#include "tm/base/fatal.h"
 
 #define RANGE_BEGIN ((uintptr_t)0x4080000000000000)
 #define RANGE_END ((uintptr_t)0x40c0000000000000)
@@ -27,34 +31,89 @@ typedef struct dry_allocator {
 
 //===-- The range -----------------------------------------------------------===//
 
+#define SLOT_BYTES ((size_t)16 << 40)
+
+enum { SLOTS = (RANGE_END - RANGE_BEGIN) / SLOT_BYTES };
+
 static pthread_mutex_t range_lock = PTHREAD_MUTEX_INITIALIZER;
-static uintptr_t range_next = RANGE_BEGIN;
-static uint64_t range_blocks;  // live, of all allocators
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static uint64_t slot_blocks[SLOTS];  // live, of all allocators
+static uint64_t range_blocks;        // the same, of the whole range
+static uintptr_t range_next = RANGE_BEGIN;
+static uintptr_t run_end = RANGE_END;
 
 // A forked child must not find the lock held by a thread that it does not have.
 static void lock_range(void) { (void)pthread_mutex_lock(&range_lock); }
 static void unlock_range(void) { (void)pthread_mutex_unlock(&range_lock); }
 static void watch_forks(void) { (void)pthread_atfork(lock_range, unlock_range, unlock_range); }
 
+static size_t slot_of(uintptr_t address) { return (address - RANGE_BEGIN) / SLOT_BYTES; }
+
+static void count_in_slots(uintptr_t address, size_t spaced, uint64_t by) {
+  for (size_t i = slot_of(address); i <= slot_of(address + spaced - 1); i++) {
+    slot_blocks[i] += by;
+  }
+}
+
+// The first slot, from `begin` on, where something is live.
+static size_t end_of_run(size_t begin) {
+  size_t end = begin;
+  while (end < SLOTS && slot_blocks[end] == 0) {
+    end++;
+  }
+  return end;
+}
+
+// Goes on in the first run of free slots that holds `bytes`.
+static bool find_run(size_t bytes) {
+  for (size_t begin = 0; begin < SLOTS; begin++) {
+    const size_t end = end_of_run(begin);
+    if (bytes <= (end - begin) * SLOT_BYTES) {
+      range_next = RANGE_BEGIN + begin * SLOT_BYTES;
+      run_end = RANGE_BEGIN + end * SLOT_BYTES;
+      return true;
+    }
+    begin = end;
+  }
+  return false;
+}
+
+static bool spaced_size(size_t size, size_t* out) {
+  return tm_checked_round_up(size, TM_DEVICE_ALIGNMENT, out);
+}
+
 // Addresses for `size` bytes; 0 where the range has none left. With the lock held.
 static uintptr_t take_addresses(size_t size) {
   size_t spaced;
-  if (!tm_checked_round_up(size, TM_DEVICE_ALIGNMENT, &spaced) || spaced > RANGE_END - range_next) {
+  if (!spaced_size(size, &spaced) || (spaced > run_end - range_next && !find_run(spaced))) {
     return 0;
   }
   const uintptr_t address = range_next;
   range_next += spaced;
   range_blocks++;
+  count_in_slots(address, spaced, 1);
   return address;
 }
 
-static void give_addresses(void) {
+static bool is_live(uintptr_t address, size_t spaced) {
+  return address >= RANGE_BEGIN && address < RANGE_END && spaced <= RANGE_END - address &&
+         slot_blocks[slot_of(address)] != 0 && slot_blocks[slot_of(address + spaced - 1)] != 0;
+}
+
+// False, and nothing has changed, where no such block can be live.
+static bool give_addresses(uintptr_t address, size_t size) {
+  size_t spaced;
   lock_range();
-  if (--range_blocks == 0) {
-    range_next = RANGE_BEGIN;
+  const bool live = spaced_size(size, &spaced) && is_live(address, spaced);
+  if (live) {
+    count_in_slots(address, spaced, (uint64_t)-1);
+    if (--range_blocks == 0) {
+      range_next = RANGE_BEGIN;
+      run_end = RANGE_END;
+    }
   }
   unlock_range();
+  return live;
 }
 
 //===-- Slots ---------------------------------------------------------------===//
@@ -88,10 +147,11 @@ static tm_status dry_alloc(tm_allocator* base, size_t size, tm_stream* stream, v
 }
 
 static void dry_free(tm_allocator* base, void* ptr, size_t size, tm_stream* stream) {
-  (void)ptr;
   (void)stream;
+  if (!give_addresses((uintptr_t)ptr, size)) {
+    TM_FATAL("dry: %p is freed, and no block of %zu bytes is live there", ptr, size);
+  }
   tm_count_free_(&((dry_allocator*)base)->counters, size);
-  give_addresses();
 }
 
 static tm_status dry_get_stats(tm_allocator* base, tm_allocator_stats* out) {

@@ -27,8 +27,9 @@ typedef struct tm_dry_options {
 // Creates a dry allocator whose blocks claim to be on `device`, which need not exist. `options` may
 // be NULL. Returns NULL on failure.
 // Sizes are rounded as on the real device. Every block has an address of its own among all live
-// blocks of all dry allocators, aligned to 256. Together they can have 16 PiB live. In the
-// statistics what is live is reserved, and there are no upstream calls.
+// blocks of all dry allocators, aligned to 256. Together they have 16 PiB of addresses, which are
+// used again by stretches of 16 TiB, once nothing of a stretch is live. In the statistics what is
+// live is reserved, and there are no upstream calls.
 // Ownership: the caller owns one reference.
 // Errors: TM_ERR_INVALID (there is no such device), TM_ERR_NO_MEMORY.
 // Threads: every operation is safe from any thread, also in the child of a fork.

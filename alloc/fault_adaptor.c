@@ -9,14 +9,15 @@ typedef struct fault {
   tm_fault_options rules;
   tm_fault_counts counts;
   uint64_t random;
+  uint64_t generation;  // of the rules, of all adaptors; from 1
 } fault;
 
-// The calling thread's latest refusal. Where a trim of the same adaptor follows, the next request
-// of that size is the second try.
+// The calling thread's latest refusal for want of memory. Where a trim of the same adaptor follows,
+// the next request of that size is the second try.
 static __thread struct {
-  const tm_allocator* by;
+  uint64_t by : 63;  // the generation of the rules; 0: there is none
+  uint64_t trimmed : 1;
   size_t size;
-  bool trimmed;
 } refusal;
 
 //===-- Rules ---------------------------------------------------------------===//
@@ -42,46 +43,46 @@ static bool rules_refuse(fault* f, size_t size) {
   return refused;
 }
 
-static bool is_second_try(const tm_allocator* self, size_t size) {
-  return refusal.by == self && refusal.trimmed && refusal.size == size;
+static bool is_second_try(const fault* f, size_t size) {
+  return refusal.by == f->generation && refusal.trimmed && refusal.size == size;
+}
+
+// Second tries follow on this status only.
+static void note_refusal(uint64_t generation, size_t size, tm_status status) {
+  refusal.by = status == TM_ERR_NO_MEMORY ? generation : 0;
+  refusal.size = size;
+  refusal.trimmed = false;
 }
 
 //===-- Slots ---------------------------------------------------------------===//
 
 static tm_status fault_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
   fault* f = (fault*)self;
-  const bool again = is_second_try(self, size);
-  refusal.by = NULL;
   tm_adaptor_lock_(self);
+  const bool again = is_second_try(f, size);
   const bool refused = again || rules_refuse(f, size);
   const tm_status status = f->rules.status == TM_OK ? TM_ERR_NO_MEMORY : f->rules.status;
   const tm_fault_counts counts = f->counts;
+  const uint64_t generation = f->generation;
   tm_adaptor_unlock_(self);
+  note_refusal(refused && !again ? generation : 0, size, status);  // there is no third try
   if (!refused) {
     return tm_adaptor_ask_(self, size, stream, out);
   }
-  refusal.by = again ? NULL : self;  // there is no third try
-  refusal.size = size;
-  refusal.trimmed = false;
   return TM_RAISE(status, "fault: %zu bytes asked, refused on purpose (request %llu, refusal %llu)",
                   size, (unsigned long long)counts.requests, (unsigned long long)counts.refused);
 }
 
 static tm_status fault_trim(tm_allocator* self, size_t keep) {
-  refusal.trimmed = refusal.by == self;
+  tm_adaptor_lock_(self);
+  refusal.trimmed = refusal.by == ((const fault*)self)->generation;
+  tm_adaptor_unlock_(self);
   return tm_adaptor_trim_(self, keep);
-}
-
-static void fault_destroy(tm_allocator* self) {
-  if (refusal.by == self) {
-    refusal.by = NULL;  // another adaptor may come to lie at this address
-  }
-  tm_adaptor_destroy_(self);
 }
 
 static const tm_allocator_vtable fault_vtable = {
     .name = "fault",
-    .destroy = fault_destroy,
+    .destroy = tm_adaptor_destroy_,
     .alloc = fault_alloc,
     .free = tm_adaptor_give_back_,
     .trim = fault_trim,
@@ -102,6 +103,8 @@ static tm_status check_options(const tm_fault_options* options) {
 }
 
 static void set_rules(fault* f, const tm_fault_options* options) {
+  static uint64_t generations;
+  f->generation = __atomic_add_fetch(&generations, 1, __ATOMIC_RELAXED);
   f->rules = *options;
   f->counts = (tm_fault_counts){0};
   f->random = options->seed;

@@ -2,7 +2,7 @@
 // memory runs out: every nth, by probability, above a size. The upstream is not asked for those.
 //
 // A refusal holds for the whole allocation: the second try that an allocator makes after trimming
-// itself is refused as well.
+// itself is refused as well. It is known by its size, its thread and the trim before it.
 //
 // Threads: any, at once, as far as the upstream allows: the adaptor asks it with no lock held.
 #ifndef TM_ALLOC_FAULT_ADAPTOR_H_

@@ -186,7 +186,7 @@ static tm_status ask_and_fill(guard* g, size_t size, tm_stream* stream, char** o
   TM_TRY(tm_adaptor_ask_(&g->base, span, stream, &base));
   const tm_status status = fill_zones(g, (char*)base + zone(g), size, stream);
   if (status != TM_OK) {
-    tm_adaptor_give_back_(&g->base, base, span, stream);
+    tm_adaptor_undo_(&g->base, base, span, stream);
     return status;
   }
   *out = (char*)base + zone(g);

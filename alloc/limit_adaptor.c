@@ -29,6 +29,13 @@ typedef struct charge {
   tm_limit_reservation* reservation;
 } charge;
 
+// The latest block of the adaptor that this thread draws on. If what it was for fails after all,
+// the reservation gets back what came out of it. Everything else goes to the budget.
+static __thread struct {
+  const void* ptr;
+  size_t from_reservation;
+} latest;
+
 //===-- The budget ----------------------------------------------------------===//
 
 static size_t free_bytes(const tm_limit_state* state) {
@@ -84,16 +91,33 @@ static void refund(limit* l, const charge* c) {
 
 //===-- Slots ---------------------------------------------------------------===//
 
+// The one that this thread draws on, if it is of this adaptor.
+static tm_limit_reservation* reservation_of(const tm_allocator* self) {
+  return drawn_on && drawn_on->limit == self ? drawn_on : NULL;
+}
+
 static tm_status limit_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
   limit* l = (limit*)self;
-  charge c = {.bytes = tm_adaptor_rounded_(self, size),
-              .reservation = drawn_on && drawn_on->limit == self ? drawn_on : NULL};
+  charge c = {.bytes = tm_adaptor_rounded_(self, size), .reservation = reservation_of(self)};
   TM_TRY(charge_budget(l, &c));
   const tm_status status = tm_adaptor_ask_(self, size, stream, out);
   if (status != TM_OK) {
     refund(l, &c);
+    return status;
   }
-  return status;
+  if (c.reservation) {
+    latest.ptr = *out;
+    latest.from_reservation = c.from_reservation;
+  }
+  return TM_OK;
+}
+
+// What a free gives back, and to whom.
+static charge charge_of(const tm_allocator* self, const void* ptr, size_t bytes) {
+  const bool undone = tm_is_undoing_() && reservation_of(self) && latest.ptr == ptr;
+  return (charge){.bytes = bytes,
+                  .from_reservation = undone ? latest.from_reservation : 0,
+                  .reservation = undone ? drawn_on : NULL};
 }
 
 static void check_is_used(const limit* l, size_t bytes) {
@@ -110,8 +134,9 @@ static void check_is_used(const limit* l, size_t bytes) {
 static void limit_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
   const size_t bytes = tm_adaptor_rounded_(self, size);
   check_is_used((const limit*)self, bytes);
+  const charge c = charge_of(self, ptr, bytes);
   tm_adaptor_give_back_(self, ptr, size, stream);
-  refund((limit*)self, &(charge){.bytes = bytes});
+  refund((limit*)self, &c);
 }
 
 // The upstream's, and the budget also where that keeps none.

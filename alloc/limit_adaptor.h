@@ -70,7 +70,7 @@ TM_API TM_NODISCARD tm_status tm_limit_reserve(tm_allocator* limit, size_t bytes
 // Allocates `size` bytes out of the reservation, as tm_allocator_alloc and tm_storage_alloc do. The
 // block is one of the limit adaptor's, and its free gives back to the budget.
 // Errors: as there; also TM_ERR_OUT_OF_RANGE (more than is left of the reservation). On error the
-//         reservation is as it was.
+//         reservation is as it was, whether the upstream, a stream or bookkeeping failed.
 TM_API TM_NODISCARD tm_status tm_limit_commit(tm_limit_reservation* reservation, size_t size,
                                               tm_stream* stream, void** out);
 TM_API TM_NODISCARD tm_status tm_limit_commit_storage(tm_limit_reservation* reservation,

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "alloc/adaptor.h"
+#include "alloc/parked.h"
 #include "tm/alloc/stack.h"
 #include "tm/base/thread.h"
 
@@ -32,8 +33,10 @@ static bool is_mine(const locked* l) {
   return __atomic_load_n(&l->holder, __ATOMIC_RELAXED) == &tm_thread_;
 }
 
-// Lets the holder in again: a free that was put off may be made up for inside another call.
+// Lets the holder in again, whom the upstream may have called. Frees that were put off wait for the
+// end of the call: they may need the mutex of another locked adaptor, whose holder may need ours.
 static void enter(locked* l) {
+  tm_withhold_parked_();
   if (!is_mine(l)) {
     (void)pthread_mutex_lock(&l->mutex);
     __atomic_store_n(&l->holder, &tm_thread_, __ATOMIC_RELAXED);
@@ -46,6 +49,7 @@ static void leave(locked* l) {
     __atomic_store_n(&l->holder, NULL, __ATOMIC_RELAXED);
     (void)pthread_mutex_unlock(&l->mutex);
   }
+  tm_allow_parked_();
 }
 
 static tm_status check_is_whole(const locked* l) {

@@ -27,6 +27,9 @@ typedef struct logging {
 static int write_all(int file, const char* text, size_t size) {
   while (size > 0) {
     const ssize_t written = write(file, text, size);
+    if (written == 0) {
+      return EIO;  // a device that takes nothing and says nothing
+    }
     if (written < 0 && errno != EINTR) {
       return errno;
     }

@@ -11,8 +11,12 @@ size_t tm_parked_count_;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static STAILQ_HEAD(, tm_parked_) queue = STAILQ_HEAD_INITIALIZER(queue);
 
-// A free may destroy an allocator, which frees: no deeper than that.
-static __thread bool retrying;
+// Not 0: no parked free is tried on this thread. One that is being tried may destroy an allocator,
+// which frees: no deeper than that.
+static __thread int withheld;
+
+void tm_withhold_parked_(void) { withheld++; }
+void tm_allow_parked_(void) { withheld--; }
 
 static void put(tm_parked_* item) {
   pthread_mutex_lock(&lock);
@@ -50,15 +54,15 @@ static bool retry_one(void) {
 }
 
 void tm_retry_some_parked_(void) {
-  if (retrying || !tm_cuda_usable_()) {
+  if (withheld || !tm_cuda_usable_()) {
     return;  // after a fork nothing is left to free, and the lock may be held for ever
   }
-  retrying = true;
+  tm_withhold_parked_();
   const tm_error kept = *tm_last_error();
   int checks = CHECKS;
   for (size_t n = __atomic_load_n(&tm_parked_count_, __ATOMIC_RELAXED); n > 0 && checks > 0; n--) {
     checks -= !retry_one();
   }
   tm_restore_error_(&kept);
-  retrying = false;
+  tm_allow_parked_();
 }

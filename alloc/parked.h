@@ -34,4 +34,9 @@ static inline void tm_retry_parked_(void) {
   }
 }
 
+// Between the two, which nest, the calling thread tries no parked free: for whoever holds a lock
+// that the free of some other block may need in another order.
+void tm_withhold_parked_(void);
+void tm_allow_parked_(void);
+
 #endif  // TM_ALLOC_PARKED_H_

@@ -120,7 +120,7 @@ static tm_status obtain_region(stack* s, size_t capacity, stack_region** out) {
   TM_TRY(tm_allocator_alloc_nested_(s->upstream, capacity, s->base.stream, &base));
   stack_region* region = stack_region_create(base, capacity);
   if (!region) {
-    tm_allocator_free(s->upstream, base, capacity, s->base.stream);
+    tm_allocator_undo_(s->upstream, base, capacity, s->base.stream);
     return tm_last_status();
   }
   s->reserved += capacity;

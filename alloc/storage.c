@@ -229,7 +229,7 @@ static tm_status alloc_separate(tm_allocator* allocator, size_t size, tm_stream*
     }
   }
   if (status != TM_OK) {
-    tm_allocator_free(allocator, data, size, NULL);
+    tm_allocator_undo_(allocator, data, size, NULL);
     header_give(storage);
     return status;
   }

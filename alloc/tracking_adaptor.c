@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "alloc/adaptor.h"
 #include "alloc/block_table.h"
@@ -49,6 +50,7 @@ typedef struct tracking {
   tm_block_table_ holders;
   size_t bytes;
   size_t reports;  // so far
+  pid_t process;   // that made it
   LIST_ENTRY(tracking) in_list;
 } tracking;
 
@@ -326,7 +328,7 @@ __attribute__((destructor)) static void report_at_exit(void) {
     char text[4096];
     tm_adaptor_lock_(&t->base);
     tm_text out = tm_text_of_(text, sizeof text - 1);
-    if (t->blocks.count && !t->options.quiet) {
+    if (t->blocks.count && !t->options.quiet && t->process == getpid()) {
       tm_text_add_string_(&out, "tmcore: at exit: ");
       write_report(t, &out);
     }
@@ -380,6 +382,7 @@ tm_allocator* tm_tracking_adaptor_create(tm_allocator* upstream,
     return NULL;
   }
   t->options = options ? *options : (tm_tracking_options){0};
+  t->process = getpid();
   (void)pthread_once(&fork_once, watch_forks);
   lock_list();
   LIST_INSERT_HEAD(&all, t, in_list);

@@ -7,7 +7,8 @@
 //
 // What is still out when the adaptor is destroyed, or when the process exits, is reported: by the
 // log (a warning for each line above) where it is destroyed, on stderr at exit, after the program's
-// own exit handlers and the destructors of its globals. An allocation that runs out of memory, of
+// own exit handlers and the destructors of its globals. The exit of a forked child says nothing of
+// adaptors that its parent made. An allocation that runs out of memory, of
 // this adaptor or of what stands on it, has the largest holders in its message and in its report
 // (tm/alloc/oom_report.h).
 //

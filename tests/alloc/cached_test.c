@@ -4,6 +4,7 @@
 #include <criterion/new/assert.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/support/counting_allocator.h"
 #include "tests/support/expect_fatal.h"
@@ -51,6 +52,81 @@ static void end(tm_allocator* cached) {
   tm_allocator_release(&upstream.base);
   cr_expect(upstream.destroyed);
   cr_expect(eq(sz, upstream.live_bytes, 0));
+}
+
+//===-- One call of the upstream at a time ------------------------------------===//
+
+static int calls_inside;  // atomic
+static bool two_at_once;
+static tm_allocator* shared;
+
+static void* allocate_more(void* unused) {
+  void* block = NULL;
+  if (tm_allocator_alloc(shared, 8 * MIB, NULL, &block) == TM_OK) {
+    tm_allocator_free(shared, block, 8 * MIB, NULL);
+  }
+  return unused;
+}
+
+static void enter_upstream(void) {
+  if (__atomic_add_fetch(&calls_inside, 1, __ATOMIC_SEQ_CST) > 1) {
+    __atomic_store_n(&two_at_once, true, __ATOMIC_SEQ_CST);
+  }
+}
+
+static void leave_upstream(void) { (void)__atomic_sub_fetch(&calls_inside, 1, __ATOMIC_SEQ_CST); }
+
+static tm_status alloc_alone(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
+  (void)self;
+  enter_upstream();
+  const tm_status status = tm_allocator_alloc(tm_host_allocator(), size, stream, out);
+  leave_upstream();
+  return status;
+}
+
+static void free_alone(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
+  (void)self;
+  enter_upstream();
+  tm_allocator_free(tm_host_allocator(), ptr, size, stream);
+  leave_upstream();
+}
+
+static pthread_t meanwhile;
+
+// Gives another thread time to get into the upstream as well.
+static tm_status trim_slowly(tm_allocator* self, size_t keep) {
+  (void)self;
+  (void)keep;
+  enter_upstream();
+  cr_assert(eq(int, pthread_create(&meanwhile, NULL, allocate_more, NULL), 0));
+  usleep(50000);
+  leave_upstream();
+  return TM_OK;
+}
+
+static void destroy_nothing(tm_allocator* self) { tm_allocator_deinit_(self); }
+
+static const tm_allocator_vtable alone_vtable = {
+    .name = "alone",
+    .destroy = destroy_nothing,
+    .alloc = alloc_alone,
+    .free = free_alone,
+    .trim = trim_slowly,
+};
+
+Test(cached, a_trim_reaches_the_upstream_alone) {
+  tm_allocator alone;
+  tm_allocator_init_(&alone, &alone_vtable, tm_device_make(TM_CPU, 0), NULL);
+  shared = tm_cached_allocator_create(&alone, NULL, NULL);
+  cr_assert(shared != NULL);
+  void* block;
+  cr_assert(eq(int, tm_allocator_alloc(shared, MIB, NULL, &block), TM_OK));
+  cr_expect(eq(int, tm_allocator_trim(shared, 0), TM_OK));
+  pthread_join(meanwhile, NULL);
+  cr_expect(not(two_at_once));
+  tm_allocator_free(shared, block, MIB, NULL);
+  tm_allocator_release(shared);
+  tm_allocator_release(&alone);
 }
 
 //===-- Creation ------------------------------------------------------------===//
@@ -321,10 +397,18 @@ Test(cached, a_maximum_that_is_no_multiple_is_not_exceeded) {
   void* none = &none;
   cr_expect(eq(int, tm_allocator_alloc(cached, 769, NULL, &none), TM_ERR_NO_MEMORY));
   end(cached);
-  cached = create(&(tm_cached_options){.initial_bytes = 100, .maximum_bytes = 100});
-  cr_expect(eq(int, tm_allocator_alloc(cached, 1, NULL, &none), TM_ERR_NO_MEMORY));
-  cr_expect(eq(sz, upstream.peak_bytes, 0));
-  end(cached);
+}
+
+Test(cached, a_maximum_that_holds_nothing_is_refused) {
+  counting_allocator_init(&upstream);
+  cr_expect(tm_cached_allocator_create(&upstream.base, NULL,
+                                       &(tm_cached_options){.maximum_bytes = 255}) == NULL);
+  cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
+  cr_expect(eq(str, (char*)tm_last_error()->message,
+               "tm_cached_allocator_create: maximum_bytes is 255, and the smallest block of "
+               "counting has 256 bytes"));
+  tm_allocator_release(&upstream.base);
+  cr_expect(upstream.destroyed);
 }
 
 Test(cached, little_memory_is_enough_for_what_fits_exactly) {

@@ -15,8 +15,11 @@
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
 #include "tm/alloc/host.h"
+#include "tm/alloc/limit_adaptor.h"
+#include "tm/alloc/locked_adaptor.h"
 #include "tm/alloc/pinned.h"
 #include "tm/alloc/stack.h"
+#include "tm/alloc/statistics_adaptor.h"
 #include "tm/alloc/storage.h"
 #include "tm/alloc/stream.h"
 
@@ -442,5 +445,99 @@ static tm_status use_raw_blocks_across_streams(tm_allocator* upstream) {
 Test(capture, blocks_across_streams_survive_every_failure) {
   begin_with_another_stream();
   expect_survives_every_failure_or_retries(use_raw_blocks_across_streams);
+  end_with_another_stream();
+}
+
+//===-- Reservations ----------------------------------------------------------===//
+
+Test(capture, a_commit_that_is_refused_leaves_its_reservation) {
+  begin_with_another_stream();
+  tm_allocator* limited = tm_limit_adaptor_create(other_pool, 8 * MIB);
+  tm_allocator* counted = tm_statistics_adaptor_create(limited);
+  tm_limit_reservation room;
+  cr_assert(eq(int, tm_limit_reserve(limited, 4 * MIB, &room), TM_OK));
+  begin_capture();
+  void* none = &none;
+  tm_storage* nothing = NULL;
+  cr_expect(eq(int, tm_limit_commit(&room, MIB, stream, &none), TM_ERR_CAPTURING));
+  cr_expect(eq(sz, room.bytes, 4 * MIB));
+  cr_expect(eq(int, tm_limit_commit_storage(&room, MIB, stream, &nothing), TM_ERR_CAPTURING));
+  cr_expect(eq(sz, room.bytes, 4 * MIB));
+  TM_WITH_RESERVATION(&room) { expect_refused(counted, MIB, stream); }
+  cr_expect(eq(sz, room.bytes, 4 * MIB));
+  expect_refused(limited, MIB, stream);  // out of the budget this time
+  cr_expect(eq(sz, room.bytes, 4 * MIB));
+  end_capture();
+  call_an_allocator();
+  tm_limit_state state;
+  cr_assert(eq(int, tm_limit_get(limited, &state), TM_OK));
+  cr_expect(eq(sz, state.used, 0));
+  cr_expect(eq(sz, state.reserved, 4 * MIB));
+  cr_assert(eq(int, tm_limit_commit(&room, 4 * MIB, NULL, &none), TM_OK));
+  tm_allocator_free(limited, none, 4 * MIB, NULL);
+  tm_limit_cancel(&room);
+  tm_allocator_release(counted);
+  tm_allocator_release(limited);
+  end_with_another_stream();
+}
+
+//===-- Locks -----------------------------------------------------------------===//
+
+// What the first of two locked upstreams does when it is asked, and how often the second's free has
+// been called by then.
+static bool armed;
+static int freed;
+static int freed_inside;
+
+static tm_status end_capture_inside(size_t size, tm_stream* used_on, void** out, void* user) {
+  (void)user;
+  (void)used_on;
+  if (armed) {
+    armed = false;
+    end_capture();
+    call_an_allocator();
+    freed_inside = freed;
+  }
+  return tm_allocator_alloc(tm_host_allocator(), size, NULL, out);
+}
+
+static void count_free(void* ptr, size_t size, tm_stream* used_on, void* user) {
+  (void)user;
+  (void)used_on;
+  freed++;
+  tm_allocator_free(tm_host_allocator(), ptr, size, NULL);
+}
+
+static tm_allocator* locked_callbacks(void) {
+  tm_allocator* foreign = tm_callback_allocator_create(
+      &(tm_callback_options){.device = tm_device_make(TM_CPU_PINNED, 0),
+                             .stream = other,
+                             .alloc = end_capture_inside,
+                             .free = count_free});
+  tm_allocator* locked = tm_locked_adaptor_create(foreign);
+  tm_allocator_release(foreign);
+  cr_assert(locked != NULL, "%s", tm_last_error()->message);
+  return locked;
+}
+
+// Its mutex would be taken with the one of another held, and the other way round by others.
+Test(capture, a_free_that_was_put_off_waits_for_the_end_of_a_locked_call) {
+  begin_with_another_stream();
+  tm_allocator* first = locked_callbacks();
+  tm_allocator* second = locked_callbacks();
+  void* late;
+  cr_assert(eq(int, tm_allocator_alloc(second, 64, stream, &late), TM_OK));
+  begin_capture();
+  tm_allocator_free(second, late, 64, stream);
+  cr_expect(eq(int, freed, 0));
+  armed = true;
+  void* taken;
+  cr_assert(eq(int, tm_allocator_alloc(first, 64, NULL, &taken), TM_OK));
+  cr_expect(eq(int, freed_inside, 0));
+  call_an_allocator();
+  cr_expect(eq(int, freed, 1));
+  tm_allocator_free(first, taken, 64, NULL);
+  tm_allocator_release(first);
+  tm_allocator_release(second);
   end_with_another_stream();
 }

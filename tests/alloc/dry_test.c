@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "tests/support/child.h"
+#include "tests/support/expect_fatal.h"
 #include "tests/support/failing.h"
+#include "tests/support/random.h"
 #include "tm/alloc/dry.h"
 #include "tm/alloc/stack.h"
 #include "tm/alloc/storage.h"
@@ -161,6 +163,59 @@ Test(dry, addresses_are_used_again_when_nothing_is_live) {
     tm_allocator_free(dry, a, half, NULL);
     tm_allocator_free(dry, b, half, NULL);
   }
+  tm_allocator_release(dry);
+}
+
+Test(dry, addresses_are_used_again_beside_live_blocks) {
+  const size_t pib = (size_t)1 << 50;
+  tm_allocator* dry = create(NULL);
+  void* kept = take(dry, 256);
+  for (int i = 0; i < 100; i++) {  // of 16 PiB
+    tm_allocator_free(dry, take(dry, pib), pib, NULL);
+  }
+  tm_allocator_free(dry, kept, 256, NULL);
+  tm_allocator_release(dry);
+}
+
+static bool overlap(const char* a, size_t a_size, const char* b, size_t b_size) {
+  return a < b + b_size && b < a + a_size;
+}
+
+// Blocks of up to 256 TiB, so that the range runs out and is gone through again many times.
+Test(dry, live_blocks_never_overlap) {
+  enum { LIVE = 24, ROUNDS = 20000 };
+  test_random random = test_random_start("live_blocks_never_overlap");
+  tm_allocator* dry = create(NULL);
+  char* blocks[LIVE] = {NULL};
+  size_t sizes[LIVE] = {0};
+  for (int round = 0; round < ROUNDS; round++) {
+    const size_t chosen = test_random_below(&random, LIVE);
+    tm_allocator_free(dry, blocks[chosen], sizes[chosen], NULL);
+    sizes[chosen] = 1 + test_random_below(&random, (size_t)1 << (8 + random.state % 41));
+    blocks[chosen] = take(dry, sizes[chosen]);
+    for (size_t i = 0; i < LIVE; i++) {
+      cr_assert(
+          i == chosen || !blocks[i] || !overlap(blocks[chosen], sizes[chosen], blocks[i], sizes[i]),
+          "round %d: %p of %zu bytes, %p of %zu bytes", round, (void*)blocks[chosen], sizes[chosen],
+          (void*)blocks[i], sizes[i]);
+    }
+  }
+  for (size_t i = 0; i < LIVE; i++) {
+    tm_allocator_free(dry, blocks[i], sizes[i], NULL);
+  }
+  cr_expect(eq(u64, stats_of(dry).live_bytes, 0));
+  tm_allocator_release(dry);
+}
+
+Test(dry, what_is_not_live_cannot_be_freed) {
+  tm_allocator* dry = create(NULL);
+  void* block = take(dry, 100);
+  tm_allocator_free(dry, block, 100, NULL);
+  EXPECT_FATAL(tm_allocator_free(dry, block, 100, NULL), "no block of 256 bytes is live there");
+  int of_the_host;
+  EXPECT_FATAL(tm_allocator_free(dry, &of_the_host, 4, NULL),
+               "no block of 256 bytes is live there");
+  cr_expect(eq(u64, stats_of(dry).live_blocks, 0));
   tm_allocator_release(dry);
 }
 

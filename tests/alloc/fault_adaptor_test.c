@@ -69,6 +69,27 @@ Test(fault_adaptor, a_refusal_holds_for_the_second_try) {
   cr_expect(eq(int, try_one(adaptor, 64), TM_OK));  // a trim of the caller's changes nothing
 }
 
+Test(fault_adaptor, other_failures_have_no_second_try) {
+  tm_auto_allocator adaptor = create(
+      tm_host_allocator(), &(tm_fault_options){.every_nth = 2, .status = TM_ERR_DEVICE_LOST});
+  cr_expect(eq(int, try_one(adaptor, 64), TM_OK));
+  cr_expect(eq(int, try_one(adaptor, 64), TM_ERR_DEVICE_LOST));
+  cr_expect(eq(int, tm_allocator_trim(adaptor, 0), TM_OK));
+  cr_expect(eq(int, try_one(adaptor, 64), TM_OK));
+  cr_expect(eq(u64, counts_of(adaptor).requests, 3));
+}
+
+Test(fault_adaptor, other_rules_know_no_refusal_of_the_rules_before) {
+  tm_auto_allocator adaptor = create(tm_host_allocator(), &(tm_fault_options){.every_nth = 1});
+  cr_expect(tm_stack_allocator_create(adaptor, NULL, &(tm_stack_options){.initial_bytes = 4096}) ==
+            NULL);  // which asks once
+  cr_assert(eq(int, tm_fault_set(adaptor, NULL), TM_OK));
+  cr_expect(eq(int, tm_allocator_trim(adaptor, 0), TM_OK));
+  cr_expect(eq(int, try_one(adaptor, 4096), TM_OK));
+  cr_expect(eq(u64, counts_of(adaptor).requests, 1));
+  cr_expect(eq(u64, counts_of(adaptor).refused, 0));
+}
+
 Test(fault_adaptor, requests_above_a_size_are_refused) {
   tm_auto_allocator adaptor = create(tm_host_allocator(), &(tm_fault_options){.above_bytes = 100});
   cr_expect(eq(int, try_one(adaptor, 100), TM_OK));

@@ -34,6 +34,23 @@ static void exit_with_a_leak(void) {
   exit(0);
 }
 
+// A child that exits has not leaked what its parent still uses.
+static void exit_after_a_child(void) {
+  (void)atexit(free_late);
+  take_two(false);
+  const pid_t child = fork();
+  if (child == 0) {
+    exit(0);
+  }
+  TM_CHECK_EQ(waitpid(child, NULL, 0), child);
+  exit(0);
+}
+
+static const char* after(const char* text, const char* what) {
+  const char* found = text ? strstr(text, what) : NULL;
+  return found ? found + strlen(what) : NULL;
+}
+
 static void exit_quietly(void) {
   take_two(true);
   exit(0);
@@ -73,6 +90,9 @@ int main(void) {
            "%s", text);
   TM_CHECK(strstr(text, ": a leak (leak_report_test.c:"), "%s", text);
   TM_CHECK(!strstr(text, "a global"), "%s", text);
+  run(exit_after_a_child, text, sizeof text);
+  TM_CHECK(after(text, "at exit:"), "%s", text);
+  TM_CHECK(!after(after(text, "at exit:"), "at exit:"), "%s", text);
   run(exit_quietly, text, sizeof text);
   TM_CHECK_STREQ(text, "");
   run(exit_clean, text, sizeof text);

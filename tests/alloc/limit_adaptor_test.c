@@ -11,6 +11,8 @@
 #include "tests/support/expect_fatal.h"
 #include "tests/support/failing.h"
 #include "tests/support/random.h"
+#include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/cached.h"
 #include "tm/alloc/host.h"
 #include "tm/alloc/stack.h"
 #include "tm/alloc/storage.h"
@@ -98,6 +100,40 @@ Test(limit_adaptor, a_reservation_cannot_fail_for_the_budget) {
   tm_allocator_free(adaptor, block, 300, NULL);
   tm_allocator_free(adaptor, other, 512, NULL);
   cr_expect(eq(sz, state_of(adaptor).used, 0));
+}
+
+// A region or segment that came out of a reservation goes back there where it cannot be kept.
+static void expect_reservation_survives(tm_allocator* above, tm_limit_reservation* room) {
+  const size_t left = room->bytes;
+  tm_status status = TM_ERR_NO_MEMORY;
+  for (long n = 1; status != TM_OK && n < 100; n++) {
+    void* block = NULL;
+    TM_WITH_RESERVATION(room) {
+      tm_bookkeeping_fail_nth(n);
+      status = tm_allocator_alloc(above, 4096, NULL, &block);
+      tm_bookkeeping_fail_nth(0);
+    }
+    cr_expect(status == TM_OK || room->bytes == left, "%s, call %ld: %zu of %zu bytes are left",
+              tm_allocator_name(above), n, room->bytes, left);
+    tm_allocator_free(above, block, 4096, NULL);
+  }
+  cr_expect(eq(int, status, TM_OK));
+  cr_expect(room->bytes < left);
+}
+
+Test(limit_adaptor, what_fails_after_all_goes_back_to_its_reservation) {
+  tm_auto_allocator adaptor = create(tm_host_allocator(), 64 * MIB);
+  tm_limit_reservation room;
+  cr_assert(eq(int, tm_limit_reserve(adaptor, 32 * MIB, &room), TM_OK));
+  tm_allocator* stack = tm_stack_allocator_create(adaptor, NULL, NULL);
+  expect_reservation_survives(stack, &room);
+  tm_allocator* cached = tm_cached_allocator_create(adaptor, NULL, NULL);
+  expect_reservation_survives(cached, &room);
+  tm_allocator_release(stack);
+  tm_allocator_release(cached);
+  cr_expect(eq(sz, state_of(adaptor).reserved, room.bytes));
+  cr_expect(eq(sz, state_of(adaptor).used, 0));
+  tm_limit_cancel(&room);
 }
 
 Test(limit_adaptor, a_cancelled_reservation_gives_back_what_was_not_used) {

@@ -14,6 +14,7 @@
 #include "tests/support/machine.h"
 #include "tm/alloc/allocator.h"
 #include "tm/alloc/bookkeeping.h"
+#include "tm/alloc/cached.h"
 #include "tm/alloc/callback.h"
 #include "tm/alloc/cuda.h"
 #include "tm/alloc/cuda_pool.h"
@@ -404,6 +405,16 @@ Test(oom_report, a_stack_that_cannot_begin_says_why) {
   cr_assert(tm_last_oom_report() != NULL);
   cr_expect(eq(u64, tm_last_oom_report()->asked_bytes, 4 * MIB));
   cr_expect(eq(str, (char*)tm_last_oom_report()->allocator, "stack"));
+}
+
+Test(oom_report, a_cache_that_cannot_begin_says_why) {
+  counting_allocator upstream;
+  exhausted_upstream(&upstream, MIB);
+  cr_expect(tm_cached_allocator_create(&upstream.base, NULL,
+                                       &(tm_cached_options){.initial_bytes = 4 * MIB}) == NULL);
+  cr_assert(tm_last_oom_report() != NULL);
+  cr_expect(eq(u64, tm_last_oom_report()->asked_bytes, 4 * MIB));
+  cr_expect(eq(str, (char*)tm_last_oom_report()->allocator, "cached"));
 }
 
 //===-- Holders ---------------------------------------------------------------===//

@@ -75,7 +75,7 @@ typedef struct scheduler {
   int32_t* block_table;       // limits.max_batch rows: where the sequences' `blocks` point
   int64_t planned_tokens;     // of all sequences
   int64_t planned_sequences;  // those with tokens
-  int64_t token_limit;        // tokens in a step for now; lowered when memory is refused
+  int64_t token_limit;        // tokens in a step; lowered when memory is refused
   int64_t chunk_limit;        // tokens of one prompt in a step; lowered when memory runs out
   uint32_t lone_failures;     // steps of one sequence alone that failed in a row
   bool admission_closed;      // until a step succeeds
