@@ -1,4 +1,4 @@
-// Allocators that people use today: malloc, mimalloc, std::pmr, talloc.
+// Allocators that people use today: malloc, mimalloc, jemalloc, std::pmr, talloc.
 
 #include <dlfcn.h>
 
@@ -24,23 +24,29 @@ struct glibc {
   static void end_scope() {}
 };
 
-//===-- mimalloc ----------------------------------------------------------===//
+//===-- mimalloc and jemalloc ---------------------------------------------===//
 
-// Its library would replace the program's malloc if it were linked; loaded late, it does not.
+// Their libraries would replace the program's malloc if they were linked; loaded late, they do not.
+template <typename Function>
+Function load(const char* library, const char* name) {
+  void* const loaded = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+  return reinterpret_cast<Function>(loaded ? dlsym(loaded, name) : nullptr);
+}
+
 struct mimalloc_functions {
-  mimalloc_functions() {
-    void* const library = dlopen("libmimalloc.so.2", RTLD_NOW | RTLD_LOCAL);
-    if (!library) return;
-    allocate = reinterpret_cast<void* (*)(size_t)>(dlsym(library, "mi_malloc"));
-    release = reinterpret_cast<void (*)(void*)>(dlsym(library, "mi_free"));
-  }
-
-  void* (*allocate)(size_t) = nullptr;
-  void (*release)(void*) = nullptr;
+  void* (*allocate)(size_t) = load<void* (*)(size_t)>("libmimalloc.so", "mi_malloc");
+  void (*release)(void*) = load<void (*)(void*)>("libmimalloc.so", "mi_free");
 };
 
-const mimalloc_functions& its_functions() {
-  static const mimalloc_functions functions;
+struct jemalloc_functions {
+  void* (*allocate)(size_t, int) = load<void* (*)(size_t, int)>("libjemalloc.so", "mallocx");
+  void (*release)(void*, size_t, int) =
+      load<void (*)(void*, size_t, int)>("libjemalloc.so", "sdallocx");
+};
+
+template <typename Functions>
+const Functions& loaded() {
+  static const Functions functions;
   return functions;
 }
 
@@ -51,8 +57,25 @@ class mimalloc {
   void end_scope() {}
 
  private:
-  mimalloc_functions functions_ = its_functions();
+  mimalloc_functions functions_ = loaded<mimalloc_functions>();
 };
+
+class jemalloc {
+ public:
+  void* allocate(size_t bytes) { return functions_.allocate(bytes, 0); }
+  void release(void* block, size_t bytes) { functions_.release(block, bytes, 0); }
+  void end_scope() {}
+
+ private:
+  jemalloc_functions functions_ = loaded<jemalloc_functions>();
+};
+
+template <typename Peer, typename Functions>
+bench::operation_set loaded_set(const char* name) {
+  const Functions& functions = loaded<Functions>();
+  if (!functions.allocate || !functions.release) return {name, nullptr, 0};
+  return bench::allocating_peer<Peer>::set(name);
+}
 
 //===-- std::pmr ----------------------------------------------------------===//
 
@@ -115,9 +138,11 @@ class talloc_context {
 BENCH_OPERATION_SET(bench_glibc) { return bench::allocating_peer<glibc>::set("glibc"); }
 
 BENCH_OPERATION_SET(bench_mimalloc) {
-  const mimalloc_functions& functions = its_functions();
-  if (!functions.allocate || !functions.release) return {"mimalloc", nullptr, 0};
-  return bench::allocating_peer<mimalloc>::set("mimalloc");
+  return loaded_set<mimalloc, mimalloc_functions>("mimalloc");
+}
+
+BENCH_OPERATION_SET(bench_jemalloc) {
+  return loaded_set<jemalloc, jemalloc_functions>("jemalloc");
 }
 
 BENCH_OPERATION_SET(bench_pmr_monotonic) {

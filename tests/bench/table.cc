@@ -35,7 +35,7 @@ std::vector<row> yardstick_rows() {
       {"ideal tensor", "yardstick/ideal_tensor", "", none, ""},
       {"ideal tensor, of ten", "yardstick/ideal_layer", "", none, ""},
       {"atomic increment and decrement", "yardstick/atomic_pair", "", none, ""},
-      {"malloc and free, 4 KiB", "yardstick/malloc_free", "", none, ""},
+      {"malloc and free, 4 KiB", "glibc/host_tensor", "", none, ""},
   };
 }
 
@@ -49,7 +49,7 @@ std::vector<row> operation_rows() {
       {"current allocator", "tmcore/lookup", "yardstick/thread_local_read", 1.5, ""},
       {"tensor, stack allocator", "tmcore/stack_tensor", ideal, 2.5, ""},
       {"tensor of a layer of ten, in a scope", "tmcore/layer", "yardstick/ideal_layer", 2.5, ""},
-      {"tensor, host allocator", "tmcore/host_tensor", "yardstick/malloc_free", 1.2, ""},
+      {"tensor, host allocator", "tmcore/host_tensor", "glibc/host_tensor", 1.2, ""},
       {"share and release, rank 4", "tmcore/share", atomic, 1.3, ""},
       {"slice", "tmcore/slice", atomic, 1.5, ""},
       {"view", "tmcore/view", atomic, 1.5, ""},

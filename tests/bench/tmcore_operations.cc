@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 
 #include "tests/bench/operations.h"
 
@@ -311,8 +312,8 @@ class copies {
 };
 
 copies& my_copies() {
-  static thread_local copies value;
-  return value;
+  static thread_local const std::unique_ptr<copies> value = std::make_unique<copies>();
+  return *value;
 }
 
 void record(copies* work, int joined, long count) {

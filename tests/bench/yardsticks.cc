@@ -150,15 +150,6 @@ void atomic_pair(long count) {
   }
 }
 
-void malloc_free(long count) {
-  const size_t bytes = opaque(size_t{bench::BYTES});
-  for (long i = 0; i < count; i++) {
-    void* const block = malloc(bytes);
-    keep(block);
-    free(block);
-  }
-}
-
 constexpr bench::operation operations[] = {
     {"nothing", nothing},
     {"push_pop", push_pop},
@@ -167,7 +158,6 @@ constexpr bench::operation operations[] = {
     {"ideal_tensor", ideal_tensor},
     {"ideal_layer", ideal_layer},
     {"atomic_pair", atomic_pair},
-    {"malloc_free", malloc_free},
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""Optimized programs in any build, and the headers of libraries without the libraries."""
+"""Optimized programs in any build; the parts of libraries that a shared library is made of and used by."""
 
 def _optimize_impl(_settings, _attr):
     return {"//command_line_option:compilation_mode": "opt"}
@@ -40,5 +40,21 @@ def _headers_only_impl(ctx):
 headers_only = rule(
     doc = "What `library` is compiled with, for programs that are linked with a shared library of it.",
     implementation = _headers_only_impl,
+    attrs = {"library": attr.label(mandatory = True, providers = [CcInfo])},
+)
+
+def _all_objects_impl(ctx):
+    objects = []
+    for linked in ctx.attr.library[CcInfo].linking_context.linker_inputs.to_list():
+        for library in linked.libraries:
+            objects += library.pic_objects
+    if not objects:
+        fail("%s: %s has no position-independent objects" % (ctx.label, ctx.attr.library.label))
+    return [DefaultInfo(files = depset(objects))]
+
+all_objects = rule(
+    doc = "The objects of `library` and all below it, as sources of a shared library: all of them are " +
+          "linked, not only those that something refers to.",
+    implementation = _all_objects_impl,
     attrs = {"library": attr.label(mandatory = True, providers = [CcInfo])},
 )

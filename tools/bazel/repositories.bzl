@@ -41,13 +41,6 @@ def tmcore_repositories():
 
     # Peers in the benchmarks.
     local_package_repository(
-        name = "jemalloc",
-        header = "jemalloc/jemalloc.h",
-        linkopts = ["-l:libjemalloc_pic.a"],  # the shared library would replace malloc
-        optional = True,
-        package = "libjemalloc-dev",
-    )
-    local_package_repository(
         name = "talloc",
         header = "talloc.h",
         linkopts = ["-ltalloc"],
