@@ -31,7 +31,9 @@ static uint64_t next_random(workload* w) {  // splitmix64
 
 static tm_status allocate(workload* w, size_t size) {
   void* ptr = NULL;
-  TM_TRY(tm_allocator_alloc(w->allocator, size, NULL, &ptr));
+  if (w->allocator) {
+    TM_TRY(tm_allocator_alloc(w->allocator, size, NULL, &ptr));
+  }
   w->blocks[w->live++] = (live_block){ptr, size};
   w->live_bytes += size;
   w->allocated++;
@@ -42,7 +44,9 @@ static void release(workload* w, size_t i) {
   const live_block block = w->blocks[i];
   w->blocks[i] = w->blocks[--w->live];
   w->live_bytes -= block.size;
-  tm_allocator_free(w->allocator, block.ptr, block.size, NULL);
+  if (w->allocator) {
+    tm_allocator_free(w->allocator, block.ptr, block.size, NULL);
+  }
 }
 
 static tm_status operate(workload* w, size_t count) {
@@ -68,10 +72,12 @@ static tm_status operate_all(workload* w, size_t count, random_workload* out) {
     TM_TRY(operate(w, count));
   }
   const double after = seconds();
-  tm_allocator_stats stats;
-  TM_TRY(tm_allocator_get_stats(w->allocator, &stats));
-  out->peak_live_bytes = stats.peak_live_bytes;
-  out->peak_reserved_bytes = stats.peak_reserved_bytes;
+  if (w->allocator) {
+    tm_allocator_stats stats;
+    TM_TRY(tm_allocator_get_stats(w->allocator, &stats));
+    out->peak_live_bytes = stats.peak_live_bytes;
+    out->peak_reserved_bytes = stats.peak_reserved_bytes;
+  }
   out->nanoseconds = (after - before) * 1e9 / (double)(2 * count);
   return TM_OK;
 }

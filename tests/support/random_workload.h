@@ -9,7 +9,10 @@
 #include <stdint.h>
 
 #include "tm/alloc/allocator.h"
+#include "tm/base/attributes.h"
 #include "tm/base/status.h"
+
+TM_EXTERN_C_BEGIN
 
 typedef struct random_workload {
   uint64_t peak_live_bytes;      // as the allocator counts them
@@ -17,9 +20,12 @@ typedef struct random_workload {
   double nanoseconds;            // per operation
 } random_workload;
 
-// Runs the workload of `count` allocations; all that is live at the end is freed.
+// Runs the workload of `count` allocations; all that is live at the end is freed. A NULL allocator is
+// none: the loop alone, to take its time off.
 // Errors: those of the allocator. On error nothing of it stays live, and `*out` is all zero.
 tm_status random_workload_run(tm_allocator* allocator, size_t count, uint64_t seed,
                               random_workload* out);
+
+TM_EXTERN_C_END
 
 #endif  // TM_TESTS_SUPPORT_RANDOM_WORKLOAD_H_

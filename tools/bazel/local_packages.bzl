@@ -9,7 +9,7 @@ def _local_package_impl(ctx):
         if ctx.path(prefix + "/" + ctx.attr.header).exists:
             found = True
             break
-    if not found:
+    if not found and not ctx.attr.optional:
         fail("\n".join([
             "",
             "<%s> is not on this machine: install the package %s." % (ctx.attr.header, ctx.attr.package),
@@ -24,13 +24,14 @@ cc_library(
     linkopts = {linkopts},
     visibility = ["//visibility:public"],
 )
-""".format(name = ctx.name, linkopts = repr(ctx.attr.linkopts)))
+""".format(name = ctx.name, linkopts = repr(ctx.attr.linkopts if found else [])))
 
 local_package_repository = repository_rule(
     implementation = _local_package_impl,
     attrs = {
         "header": attr.string(mandatory = True, doc = "a header that shows that the package is installed"),
         "linkopts": attr.string_list(mandatory = True),
+        "optional": attr.bool(doc = "where it is not installed, the library is empty: sources ask __has_include"),
         "package": attr.string(mandatory = True, doc = "its name in Debian and Ubuntu"),
     },
     # Looked at again in every invocation's server start, so that installing the package is enough.

@@ -38,3 +38,19 @@ def tmcore_repositories():
         linkopts = ["-lbenchmark", "-lpthread"],
         package = "libbenchmark-dev",
     )
+
+    # Peers in the benchmarks.
+    local_package_repository(
+        name = "talloc",
+        header = "talloc.h",
+        linkopts = ["-ltalloc"],
+        optional = True,
+        package = "libtalloc-dev",
+    )
+    local_package_repository(
+        name = "torch",
+        header = "ATen/ATen.h",
+        linkopts = ["-ltorch_cpu", "-lc10"],
+        optional = True,
+        package = "libtorch-dev",
+    )

@@ -1,0 +1,131 @@
+// The operations of tmcore_operations.cc as C++ writes them, through <tm/tmcore.hpp>.
+
+#include <new>
+#include <tm/tmcore.hpp>
+
+#include "tests/bench/operations.h"
+
+#define NOINLINE __attribute__((noinline))
+
+namespace {
+
+using bench::keep;
+using bench::opaque;
+
+struct world {
+  world() { arena.stack_reserve(1 << 20); }
+
+  tmcore::allocator arena = tmcore::stack_allocator(tmcore::host_allocator());
+  tmcore::allocator_ref host = tmcore::host_allocator();
+  tmcore::tensor whole = make_whole(host);
+
+ private:
+  static tmcore::tensor make_whole(tmcore::allocator_ref host) {
+    const tmcore::context_guard guard{host};
+    return tmcore::tensor({bench::ROWS, 8, 16}, TM_F16, TM_CPU);
+  }
+};
+
+const world& mine() {
+  static thread_local const world value;
+  return value;
+}
+
+void scope(long count) {
+  const world& w = mine();
+  for (long i = 0; i < count; i++) {
+    const tmcore::context_guard guard{w.arena};
+    keep(nullptr);
+  }
+}
+
+void two_scopes(long count) {
+  const world& w = mine();
+  for (long i = 0; i < count; i++) {
+    const tmcore::context_guard outer{w.arena};
+    const tmcore::context_guard inner{w.host};
+    keep(nullptr);
+  }
+}
+
+void two_guards(long count) {
+  const world& w = mine();
+  for (long i = 0; i < count; i++) {
+    const tmcore::context_guard guard{w.arena, w.host};
+    keep(nullptr);
+  }
+}
+
+void named_scope(long count) {
+  for (long i = 0; i < count; i++) {
+    TM_SCOPE("layer");
+    keep(nullptr);
+  }
+}
+
+void lookup(long count) {
+  for (long i = 0; i < count; i++) {
+    keep(tmcore::current_allocator(TM_CPU).get());
+  }
+}
+
+void stack_tensor(long count) {
+  const int64_t rows = opaque(int64_t{bench::ROWS});
+  const int64_t columns = opaque(int64_t{bench::COLUMNS});
+  const tmcore::context_guard guard{mine().arena};
+  for (long i = 0; i < count; i++) {
+    const tmcore::tensor tensor({rows, columns}, TM_F16, TM_CPU, std::nothrow);
+    keep(&tensor);
+  }
+}
+
+NOINLINE void make_checked(int64_t rows, int64_t columns) {
+  const tmcore::tensor tensor({rows, columns}, TM_F16, TM_CPU);
+  keep(&tensor);
+}
+
+void checked_tensor(long count) {
+  const tmcore::context_guard guard{mine().arena};
+  for (long i = 0; i < count; i++) {
+    make_checked(bench::ROWS, bench::COLUMNS);
+  }
+}
+
+void layer(long count) {
+  const int64_t rows = opaque(int64_t{bench::ROWS});
+  const int64_t columns = opaque(int64_t{bench::COLUMNS});
+  for (long i = 0; i < count; i += bench::TENSORS) {
+    const tmcore::context_guard guard{mine().arena};
+    tmcore::tensor tensors[bench::TENSORS];
+    for (tmcore::tensor& tensor : tensors) {
+      tensor.~tensor();  // each is made in place, as in C
+      new (&tensor) tmcore::tensor({rows, columns}, TM_F16, TM_CPU, std::nothrow);
+    }
+    keep(tensors);
+  }
+}
+
+void slice_outer(long count) {
+  const tmcore::tensor& whole = mine().whole;
+  const int64_t first = opaque(int64_t{4});
+  for (long i = 0; i < count; i++) {
+    const tmcore::tensor part = whole.slice(first, 8, std::nothrow);
+    keep(&part);
+  }
+}
+
+constexpr bench::operation operations[] = {
+    {"scope", scope},
+    {"two_scopes", two_scopes},
+    {"two_guards", two_guards},
+    {"named_scope", named_scope},
+    {"lookup", lookup},
+    {"stack_tensor", stack_tensor},
+    {"checked_tensor", checked_tensor},
+    {"layer", layer},
+    {"slice_outer", slice_outer},
+};
+
+}  // namespace
+
+BENCH_OPERATION_SET(bench_tmcore_hpp) { return bench::make_set("tmcore.hpp", operations); }
