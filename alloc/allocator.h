@@ -153,6 +153,9 @@ static inline tm_slots_ tm_slots_make_(uint32_t type, uint32_t device) {
 
 static inline uint32_t tm_slots_type_(tm_slots_ slots) { return slots & 0xffff; }
 static inline uint32_t tm_slots_device_(tm_slots_ slots) { return slots >> 16; }
+static inline bool tm_slots_are_two_(tm_slots_ slots) {
+  return tm_slots_type_(slots) != tm_slots_device_(slots);
+}
 
 // The first member of every allocator. Read-only after tm_allocator_init_, but for `references`.
 struct tm_allocator {

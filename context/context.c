@@ -317,6 +317,7 @@ int tm_frame_open_oom_handler_(tm_frame* frame, tm_oom_handler handler, void* us
   frame->value = (void*)handler;
   frame->saved_on_device = user;
   frame->saved = context->current[TM_SLOT_OOM_HANDLER_];
+  frame->seal = context_seal(frame, frame);
   if (handler) {
     context->current[TM_SLOT_OOM_HANDLER_] = frame;
   }

@@ -198,15 +198,18 @@ enum tm_context_slot_ {
   TM_SLOTS_ = (int)TM_SLOT_ON_DEVICE_ + (int)TM_MAX_DEVICES,
 };
 
-// One entry of a context, in the frame of the function that opened it.
+// One entry of a context, in the frame of the function that opened it. What is stored together does
+// not lie together: compilers would make one vector of it, which is slow to read back in parts.
 typedef struct tm_frame {
   struct tm_frame* below;  // the entry that encloses this one; NULL for the outermost
   void* value;             // what it made current
+  int32_t line;            // where it was opened
+  tm_slots_ slots;         // those it changed
   void* saved;             // what was current for the device type before
-  void* saved_on_device;   // what was current for the device before; a handler's user pointer
   const char* file;        // where it was opened
-  int32_t line;
-  tm_slots_ slots;  // those it changed
+  void* saved_on_device;   // the same for the device, unless that is one slot; a handler's user
+                           // pointer
+  uintptr_t seal;          // of a handler only: over its fields, to tell whether it is still there
 } tm_frame;
 
 // The part of a context that inline code reads. Private.
@@ -278,8 +281,10 @@ static inline void tm_frame_set_(tm_context* context, tm_frame* frame, tm_slots_
   frame->value = value;
   frame->saved = context->current[tm_slots_type_(slots)];
   context->current[tm_slots_type_(slots)] = value;
-  frame->saved_on_device = context->current[tm_slots_device_(slots)];
-  context->current[tm_slots_device_(slots)] = value;
+  if (tm_slots_are_two_(slots)) {
+    frame->saved_on_device = context->current[tm_slots_device_(slots)];
+    context->current[tm_slots_device_(slots)] = value;
+  }
 }
 
 static inline int tm_frame_open_allocator_(tm_frame* frame, tm_allocator* allocator, void* unused,
@@ -321,8 +326,10 @@ static inline void tm_frame_close_(tm_frame* frame) {
   const tm_slots_ slots = self->slots;
   context->top = self->below;
   context->depth--;
-  context->current[tm_slots_device_(slots)] = self->saved_on_device;  // the reverse of opening
   context->current[tm_slots_type_(slots)] = self->saved;
+  if (tm_slots_are_two_(slots)) {
+    context->current[tm_slots_device_(slots)] = self->saved_on_device;
+  }
 }
 
 static inline tm_allocator* tm_current_allocator(tm_device_type type) {

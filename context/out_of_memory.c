@@ -51,7 +51,8 @@ static void put_back(const handler_state* state) {
 static tm_frame read_handler(const tm_frame* entry) {
   tm_frame copy;
   if (!context_read_entry(entry, &copy) || !copy.value ||
-      copy.slots != tm_slots_make_(TM_SLOT_OOM_HANDLER_, TM_SLOT_NONE_)) {
+      copy.slots != tm_slots_make_(TM_SLOT_OOM_HANDLER_, TM_SLOT_NONE_) ||
+      copy.seal != context_seal(entry, &copy)) {
     TM_FATAL("an out-of-memory handler is asked whose scope was left without closing it");
   }
   return copy;
