@@ -5,8 +5,9 @@
 //   ./bazelw run -c opt //tests/bench -- --json /tmp/now.json
 //   ./bazelw run -c opt //tests/bench -- --benchmark_filter=stack_tensor
 //
-// All repetitions of all benchmarks are interleaved at random, and medians are compared: the machine's
-// slow phases hit everything alike. Exit status: 0, whatever the table says; 1 where something fails.
+// All repetitions of all benchmarks are interleaved at random, and medians are compared: the
+// machine's slow phases hit everything alike. Exit status: 0, whatever the table says; 1 where
+// something fails.
 
 #include <benchmark/benchmark.h>
 #include <dlfcn.h>
@@ -77,14 +78,14 @@ void register_set(const std::string& prefix, const bench::operation_set& set) {
   }
 }
 
-// The operations as a program has them that is linked with libtmcore.so, which lies beside this one.
+// The operations as a program has them that is linked with libtmcore.so, which lies beside this
+// one.
 bench::operation_set shared_operations() {
   char path[4096];
   const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
   if (length <= 0) return {"shared", nullptr, 0};
   const std::string program(path, static_cast<size_t>(length));
-  const std::string library =
-      program.substr(0, program.rfind('/') + 1) + "libtmcore_operations.so";
+  const std::string library = program.substr(0, program.rfind('/') + 1) + "libtmcore_operations.so";
   void* const loaded = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
   void* const function = loaded ? dlsym(loaded, "bench_tmcore") : nullptr;
   if (!function) {
@@ -97,8 +98,7 @@ bench::operation_set shared_operations() {
 void register_all() {
   for (const bench::operation_set& set :
        {bench_yardsticks(), bench_tmcore(), bench_cpp_pattern(), bench_glibc(), bench_mimalloc(),
-        bench_jemalloc(), bench_pmr_monotonic(), bench_pmr_pool(), bench_talloc(),
-        bench_torch()}) {
+        bench_jemalloc(), bench_pmr_monotonic(), bench_pmr_pool(), bench_talloc(), bench_torch()}) {
     register_set(set.name, set);
   }
   register_set("shared", shared_operations());
@@ -142,8 +142,8 @@ class json_reporter : public benchmark::JSONReporter {
 
 //===-- The process -------------------------------------------------------===//
 
-// Libraries that are loaded late find room for their thread-locals only if the loader was told before
-// the program began; so it begins again.
+// Libraries that are loaded late find room for their thread-locals only if the loader was told
+// before the program began; so it begins again.
 void make_room_for_thread_locals(char** argv) {
   const char* const name = "GLIBC_TUNABLES";
   const char* const room = "glibc.rtld.optional_static_tls=16384";
@@ -193,13 +193,17 @@ int main(int argc, char** argv) {
   const idle_thread second;
   benchmark::Initialize(&count, pointers.data());
   if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 1;
+#ifndef __OPTIMIZE__
+  std::cout << "bench: this program is not optimized: its figures say nothing without -c opt\n";
+#endif
   register_all();
   collector figures;
   json_reporter json{figures};
   if (benchmark::RunSpecifiedBenchmarks(&figures, writes_json ? &json : nullptr) == 0) return 1;
   const int missing = bench::print_table(figures.figures, std::cout);
-  std::cout << "\nns: median of the repetitions, time of the processor. ratio: to the yardstick, to "
-               "the linked-in\nlibrary, or to the first of its kind; /peer: to the peer's time. "
-            << missing << " miss their target.\n";
+  std::cout
+      << "\nns: median of the repetitions, time of the processor. ratio: to the yardstick, to "
+         "the linked-in\nlibrary, or to the first of its kind; /peer: to the peer's time. "
+      << missing << " miss their target.\n";
   return 0;
 }

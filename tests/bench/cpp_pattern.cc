@@ -94,9 +94,12 @@ class context {
  private:
   std::stack<allocator>& of(device_type type) {
     switch (type) {
-      case device_type::host: return host_;
-      case device_type::pinned: return pinned_;
-      case device_type::device: return device_;
+      case device_type::host:
+        return host_;
+      case device_type::pinned:
+        return pinned_;
+      case device_type::device:
+        return device_;
     }
     throw std::runtime_error("context: no such device");
   }
@@ -124,19 +127,19 @@ const allocator& current(device_type type) { return mine().top(type); }
 
 //===-- Scope traces ------------------------------------------------------===//
 
-named_scope::named_scope(const char* a_name, const char* a_file, int a_line)
-    : name{a_name}, file{a_file}, line{a_line}, below{innermost} {
+named_scope::named_scope(const char* name, const char* file, int line)
+    : name_{name}, file_{file}, line_{line}, below_{innermost} {
   innermost = this;
 }
 
-named_scope::~named_scope() { innermost = below; }
+named_scope::~named_scope() { innermost = below_; }
 
 std::string trace_text() {
   std::ostringstream text;
-  for (const named_scope* scope = innermost; scope; scope = scope->below) {
-    const std::string file{scope->file};
+  for (const named_scope* scope = innermost; scope; scope = scope->below_) {
+    const std::string file{scope->file_};
     if (scope != innermost) text << " < ";
-    text << scope->name << " (" << file.substr(file.find_last_of('/') + 1) << ":" << scope->line
+    text << scope->name_ << " (" << file.substr(file.find_last_of('/') + 1) << ":" << scope->line_
          << ")";
   }
   return text.str();
@@ -254,9 +257,8 @@ layout layout::squeeze(int dim) const {
 buffer::buffer(int64_t size, dtype type, const allocator& from)
     : size_{size}, device_{from->where()}, dtype_{type} {
   const int64_t bytes = size * static_cast<int>(type) / 8;
-  data_ = std::shared_ptr<void>(from->allocate(bytes), [from, bytes](void* pointer) {
-    from->deallocate(pointer, bytes);
-  });
+  data_ = std::shared_ptr<void>(from->allocate(bytes),
+                                [from, bytes](void* pointer) { from->deallocate(pointer, bytes); });
 }
 
 buffer buffer::slice(int64_t base, int64_t size) const {

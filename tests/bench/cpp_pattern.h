@@ -1,6 +1,6 @@
-// The C++ pattern that tmcore stands in for, as its engines write it: handles are shared pointers, the
-// context keeps them in std::stacks of a thread-local, a buffer's deleter owns the allocator, shapes
-// and strides are vectors. Written for comparison only, from a description of the pattern.
+// The C++ pattern that tmcore stands in for, as its engines write it: handles are shared pointers,
+// the context keeps them in std::stacks of a thread-local, a buffer's deleter owns the allocator,
+// shapes and strides are vectors. Written for comparison only, from a description of the pattern.
 #ifndef TESTS_BENCH_CPP_PATTERN_H_
 #define TESTS_BENCH_CPP_PATTERN_H_
 
@@ -75,10 +75,13 @@ class named_scope {
   named_scope& operator=(const named_scope&) = delete;
   ~named_scope();
 
-  const char* name;
-  const char* file;
-  int line;
-  const named_scope* below;
+ private:
+  friend std::string trace_text();
+
+  const char* name_;
+  const char* file_;
+  int line_;
+  const named_scope* below_;
 };
 
 std::string trace_text();

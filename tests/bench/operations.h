@@ -22,8 +22,8 @@ struct operation_set {
 // The work. A tensor has ROWS x COLUMNS elements of 2 bytes, 4 KiB; a layer has TENSORS of them.
 enum { ROWS = 16, COLUMNS = 128, BYTES = ROWS * COLUMNS * 2, TENSORS = 10, TRACE_DEPTH = 8 };
 
-// Keeps the compiler from seeing through what was just done: `pointer` escapes, and all that lies in
-// memory may have changed.
+// Keeps the compiler from seeing through what was just done: `pointer` escapes, and all that lies
+// in memory may have changed.
 inline void keep(const void* pointer) { __asm__ volatile("" : : "r"(pointer) : "memory"); }
 
 // A value that the compiler does not know.

@@ -40,8 +40,8 @@ struct mimalloc_functions {
 
 struct jemalloc_functions {
   void* (*allocate)(size_t, int) = load<void* (*)(size_t, int)>("libjemalloc.so", "mallocx");
-  void (*release)(void*, size_t, int) =
-      load<void (*)(void*, size_t, int)>("libjemalloc.so", "sdallocx");
+  void (*release)(void*, size_t, int) = load<void (*)(void*, size_t, int)>("libjemalloc.so",
+                                                                           "sdallocx");
 };
 
 template <typename Functions>
@@ -85,9 +85,7 @@ enum { BLOCK_ALIGNMENT = 64 };
 class pmr_monotonic {
  public:
   void* allocate(size_t bytes) { return interface_->allocate(bytes, BLOCK_ALIGNMENT); }
-  void release(void* block, size_t bytes) {
-    interface_->deallocate(block, bytes, BLOCK_ALIGNMENT);
-  }
+  void release(void* block, size_t bytes) { interface_->deallocate(block, bytes, BLOCK_ALIGNMENT); }
   void end_scope() { resource_.release(); }
 
  private:
@@ -100,9 +98,7 @@ class pmr_monotonic {
 class pmr_pool {
  public:
   void* allocate(size_t bytes) { return interface_->allocate(bytes, BLOCK_ALIGNMENT); }
-  void release(void* block, size_t bytes) {
-    interface_->deallocate(block, bytes, BLOCK_ALIGNMENT);
-  }
+  void release(void* block, size_t bytes) { interface_->deallocate(block, bytes, BLOCK_ALIGNMENT); }
   void end_scope() {}
 
  private:
@@ -137,13 +133,9 @@ class talloc_context {
 
 BENCH_OPERATION_SET(bench_glibc) { return bench::allocating_peer<glibc>::set("glibc"); }
 
-BENCH_OPERATION_SET(bench_mimalloc) {
-  return loaded_set<mimalloc, mimalloc_functions>("mimalloc");
-}
+BENCH_OPERATION_SET(bench_mimalloc) { return loaded_set<mimalloc, mimalloc_functions>("mimalloc"); }
 
-BENCH_OPERATION_SET(bench_jemalloc) {
-  return loaded_set<jemalloc, jemalloc_functions>("jemalloc");
-}
+BENCH_OPERATION_SET(bench_jemalloc) { return loaded_set<jemalloc, jemalloc_functions>("jemalloc"); }
 
 BENCH_OPERATION_SET(bench_pmr_monotonic) {
   return bench::allocating_peer<pmr_monotonic>::set("pmr_mono");

@@ -80,8 +80,8 @@ void among_live(benchmark::State& state, int count) {
 
 //===-- The random workload -----------------------------------------------===//
 
-// An iteration is a block: allocated and freed. `measured`: else no allocator is called. The allocator
-// is kept from one run of the workload to the next, and has seen one before.
+// An iteration is a block: allocated and freed. `measured`: else no allocator is called. The
+// allocator is kept from one run of the workload to the next, and has seen one before.
 void random_blocks(benchmark::State& state, int count, bool measured) {
   tm_auto_allocator dry = tm_dry_allocator_create(tm_device_make(TM_DEVICE, 0), nullptr);
   tm_auto_allocator cached = dry ? tm_cached_allocator_create(dry, nullptr, nullptr) : nullptr;
@@ -116,7 +116,8 @@ void register_situations() {
     benchmark::RegisterBenchmark(("scale/live/" + std::to_string(count)).c_str(),
                                  [=](benchmark::State& state) { among_live(state, count); });
   }
-  for (const char* name : {"scope", "lookup", "stack_tensor", "layer", "host_tensor", "share", "slice"}) {
+  for (const char* name :
+       {"scope", "lookup", "stack_tensor", "layer", "host_tensor", "share", "slice"}) {
     for (const int threads : thread_counts) {
       benchmark::RegisterBenchmark(
           (std::string("threads/") + name).c_str(),

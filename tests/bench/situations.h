@@ -1,5 +1,5 @@
-// Operations at depth, among many live tensors and on many threads; and the cached allocator under a
-// random workload. Each is a benchmark of its own, since it needs its surroundings first.
+// Operations at depth, among many live tensors and on many threads; and the cached allocator under
+// a random workload. Each is a benchmark of its own, since it needs its surroundings first.
 #ifndef TESTS_BENCH_SITUATIONS_H_
 #define TESTS_BENCH_SITUATIONS_H_
 

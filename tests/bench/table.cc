@@ -68,8 +68,7 @@ std::vector<row> operation_rows() {
   };
   for (const int size : workload_sizes) {
     const std::string n = std::to_string(size);
-    rows.push_back(
-        {"cached, random blocks, N = " + n, "random/" + n, "", 80, "random_null/" + n});
+    rows.push_back({"cached, random blocks, N = " + n, "random/" + n, "", 80, "random_null/" + n});
   }
   return rows;
 }
@@ -133,8 +132,7 @@ double ratio(const samples& figures, const row& self) {
 
 // How often the target is used up; NaN where there is none.
 double used(const samples& figures, const row& self) {
-  const double what =
-      self.yardstick.empty() ? nanoseconds(figures, self) : ratio(figures, self);
+  const double what = self.yardstick.empty() ? nanoseconds(figures, self) : ratio(figures, self);
   return what / self.target;
 }
 
@@ -168,7 +166,10 @@ bool print_row(const samples& figures, const row& self, bool with_peers, std::os
   out << self.title << std::string(self.title.size() < 36 ? 36 - self.title.size() : 1, ' ');
   pad(out, text(ns, ns < 100 ? "%.2f" : "%.0f"), 9);
   pad(out, text(ratio(figures, self), "%.2f"), 8);
-  pad(out, std::isnan(self.target) ? "-" : text(self.target, "%g") + (self.yardstick.empty() ? " ns" : ""), 8);
+  pad(out,
+      std::isnan(self.target) ? "-"
+                              : text(self.target, "%g") + (self.yardstick.empty() ? " ns" : ""),
+      8);
   out << (misses ? " MISS" : "     ");
   if (with_peers) {
     for (const char* peer : peers) {
@@ -182,6 +183,10 @@ bool print_row(const samples& figures, const row& self, bool with_peers, std::os
 int print_section(const samples& figures, const char* title, const std::vector<row>& rows,
                   bool with_peers, std::ostream& out) {
   int missing = 0;
+  const bool any = std::any_of(rows.begin(), rows.end(), [&](const row& self) {
+    return !std::isnan(nanoseconds(figures, self));
+  });
+  if (!any) return 0;
   out << "\n" << title << std::string(36 - std::min<size_t>(36, std::string(title).size()), ' ');
   pad(out, "ns", 9);
   pad(out, "ratio", 8);
@@ -231,8 +236,8 @@ void print_json(const samples& figures, std::ostream& out) {
         return std::isnan(value) ? std::string("null") : text(value, "%.6g");
       };
       out << separator << "    {\"operation\": \"" << self.title << "\", \"name\": \"" << self.name
-          << "\", \"ns\": " << number(ns) << ", \"yardstick\": "
-          << (self.yardstick.empty() ? "null" : "\"" + self.yardstick + "\"")
+          << "\", \"ns\": " << number(ns)
+          << ", \"yardstick\": " << (self.yardstick.empty() ? "null" : "\"" + self.yardstick + "\"")
           << ", \"ratio\": " << number(ratio(figures, self))
           << ", \"target\": " << number(self.target)
           << ", \"misses\": " << (used(figures, self) > 1 ? "true" : "false") << ", \"peers\": {";

@@ -12,18 +12,21 @@ namespace {
 using bench::keep;
 using bench::opaque;
 
-struct world {
-  world() { arena.stack_reserve(1 << 20); }
+class world {
+ public:
+  world() { arena_.stack_reserve(1 << 20); }
 
-  tmcore::allocator arena = tmcore::stack_allocator(tmcore::host_allocator());
-  tmcore::allocator_ref host = tmcore::host_allocator();
-  tmcore::tensor whole = make_whole(host);
+  [[nodiscard]] tmcore::allocator_ref arena() const { return arena_; }
+  [[nodiscard]] const tmcore::tensor& whole() const { return whole_; }
 
  private:
-  static tmcore::tensor make_whole(tmcore::allocator_ref host) {
-    const tmcore::context_guard guard{host};
+  static tmcore::tensor make_whole() {
+    const tmcore::context_guard guard{tmcore::host_allocator()};
     return tmcore::tensor({bench::ROWS, 8, 16}, TM_F16, TM_CPU);
   }
+
+  tmcore::allocator arena_ = tmcore::stack_allocator(tmcore::host_allocator());
+  tmcore::tensor whole_ = make_whole();
 };
 
 const world& mine() {
@@ -32,26 +35,28 @@ const world& mine() {
 }
 
 void scope(long count) {
-  const world& w = mine();
+  const tmcore::allocator_ref arena = mine().arena();
   for (long i = 0; i < count; i++) {
-    const tmcore::context_guard guard{w.arena};
+    const tmcore::context_guard guard{arena};
     keep(nullptr);
   }
 }
 
 void two_scopes(long count) {
-  const world& w = mine();
+  const tmcore::allocator_ref arena = mine().arena();
+  const tmcore::allocator_ref host = tmcore::host_allocator();
   for (long i = 0; i < count; i++) {
-    const tmcore::context_guard outer{w.arena};
-    const tmcore::context_guard inner{w.host};
+    const tmcore::context_guard outer{arena};
+    const tmcore::context_guard inner{host};
     keep(nullptr);
   }
 }
 
 void two_guards(long count) {
-  const world& w = mine();
+  const tmcore::allocator_ref arena = mine().arena();
+  const tmcore::allocator_ref host = tmcore::host_allocator();
   for (long i = 0; i < count; i++) {
-    const tmcore::context_guard guard{w.arena, w.host};
+    const tmcore::context_guard guard{arena, host};
     keep(nullptr);
   }
 }
@@ -72,7 +77,7 @@ void lookup(long count) {
 void stack_tensor(long count) {
   const int64_t rows = opaque(int64_t{bench::ROWS});
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
-  const tmcore::context_guard guard{mine().arena};
+  const tmcore::context_guard guard{mine().arena()};
   for (long i = 0; i < count; i++) {
     const tmcore::tensor tensor({rows, columns}, TM_F16, TM_CPU, std::nothrow);
     keep(&tensor);
@@ -85,7 +90,7 @@ NOINLINE void make_checked(int64_t rows, int64_t columns) {
 }
 
 void checked_tensor(long count) {
-  const tmcore::context_guard guard{mine().arena};
+  const tmcore::context_guard guard{mine().arena()};
   for (long i = 0; i < count; i++) {
     make_checked(bench::ROWS, bench::COLUMNS);
   }
@@ -94,8 +99,9 @@ void checked_tensor(long count) {
 void layer(long count) {
   const int64_t rows = opaque(int64_t{bench::ROWS});
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
+  const tmcore::allocator_ref arena = mine().arena();
   for (long i = 0; i < count; i += bench::TENSORS) {
-    const tmcore::context_guard guard{mine().arena};
+    const tmcore::context_guard guard{arena};
     tmcore::tensor tensors[bench::TENSORS];
     for (tmcore::tensor& tensor : tensors) {
       tensor.~tensor();  // each is made in place, as in C
@@ -106,7 +112,7 @@ void layer(long count) {
 }
 
 void slice_outer(long count) {
-  const tmcore::tensor& whole = mine().whole;
+  const tmcore::tensor& whole = mine().whole();
   const int64_t first = opaque(int64_t{4});
   for (long i = 0; i < count; i++) {
     const tmcore::tensor part = whole.slice(first, 8, std::nothrow);

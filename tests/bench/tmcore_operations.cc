@@ -33,26 +33,31 @@ enum { PIECES = 1024, KEYS = 16 };
 class world {
  public:
   world() {
-    arena = tm_stack_allocator_create(tm_host_allocator(), nullptr, nullptr);
-    if (!arena || tm_stack_reserve(arena, 1 << 20) != TM_OK) fail();
+    if (!arena_ || tm_stack_reserve(arena_, 1 << 20) != TM_OK) fail();
     TM_USE_ALLOCATOR(tm_host_allocator());
-    whole = checked(tm_empty(TM_SHAPE(bench::ROWS, 8, 16), TM_F16, TM_CPU));
-    rank4 = checked(tm_empty(TM_SHAPE(4, 4, 8, 16), TM_F16, TM_CPU));
-    outer1 = checked(tm_empty(TM_SHAPE(1, bench::ROWS, bench::COLUMNS), TM_F16, TM_CPU));
+    whole_ = checked(tm_empty(TM_SHAPE(bench::ROWS, 8, 16), TM_F16, TM_CPU));
+    rank4_ = checked(tm_empty(TM_SHAPE(4, 4, 8, 16), TM_F16, TM_CPU));
+    outer1_ = checked(tm_empty(TM_SHAPE(1, bench::ROWS, bench::COLUMNS), TM_F16, TM_CPU));
   }
   world(const world&) = delete;
   world& operator=(const world&) = delete;
   ~world() {
-    tm_release(&whole);
-    tm_release(&rank4);
-    tm_release(&outer1);
-    tm_allocator_release(arena);
+    tm_release(&whole_);
+    tm_release(&rank4_);
+    tm_release(&outer1_);
+    tm_allocator_release(arena_);
   }
 
-  tm_allocator* arena;
-  tm_tensor whole;   // of rank 3
-  tm_tensor rank4;
-  tm_tensor outer1;  // whose outermost size is 1
+  [[nodiscard]] tm_allocator* arena() const { return arena_; }
+  [[nodiscard]] const tm_tensor* whole() const { return &whole_; }  // of rank 3
+  [[nodiscard]] const tm_tensor* rank4() const { return &rank4_; }
+  [[nodiscard]] const tm_tensor* outer1() const { return &outer1_; }  // its outermost size is 1
+
+ private:
+  tm_allocator* arena_ = tm_stack_allocator_create(tm_host_allocator(), nullptr, nullptr);
+  tm_tensor whole_ = tm_null();
+  tm_tensor rank4_ = tm_null();
+  tm_tensor outer1_ = tm_null();
 };
 
 world& mine() {
@@ -63,14 +68,14 @@ world& mine() {
 //===-- Scopes ------------------------------------------------------------===//
 
 void scope(long count) {
-  tm_allocator* const arena = mine().arena;
+  tm_allocator* const arena = mine().arena();
   for (long i = 0; i < count; i++) {
     TM_WITH_ALLOCATOR(arena) keep(nullptr);
   }
 }
 
 void two_scopes(long count) {
-  tm_allocator* const arena = mine().arena;
+  tm_allocator* const arena = mine().arena();
   tm_allocator* const host = tm_host_allocator();
   for (long i = 0; i < count; i++) {
     TM_WITH_ALLOCATOR(arena) TM_WITH_ALLOCATOR(host) keep(nullptr);
@@ -78,7 +83,7 @@ void two_scopes(long count) {
 }
 
 void two_guards(long count) {
-  tm_allocator* const arena = mine().arena;
+  tm_allocator* const arena = mine().arena();
   tm_allocator* const host = tm_host_allocator();
   for (long i = 0; i < count; i++) {
     TM_USE_ALLOCATOR(arena);
@@ -133,12 +138,12 @@ void tensors_of(tm_allocator* allocator, long count) {
   }
 }
 
-void stack_tensor(long count) { tensors_of(mine().arena, count); }
+void stack_tensor(long count) { tensors_of(mine().arena(), count); }
 
 void host_tensor(long count) { tensors_of(tm_host_allocator(), count); }
 
 void layer(long count) {
-  tm_allocator* const arena = mine().arena;
+  tm_allocator* const arena = mine().arena();
   const int64_t rows = opaque(int64_t{bench::ROWS});
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
   for (long i = 0; i < count; i += bench::TENSORS) {
@@ -162,14 +167,14 @@ NOINLINE tm_status make_checked(int64_t rows, int64_t columns) {
 }
 
 void checked_tensor(long count) {
-  TM_USE_ALLOCATOR(mine().arena);
+  TM_USE_ALLOCATOR(mine().arena());
   for (long i = 0; i < count; i++) {
     (void)!make_checked(bench::ROWS, bench::COLUMNS);
   }
 }
 
 void share(long count) {
-  const tm_tensor* const whole = &mine().rank4;
+  const tm_tensor* const whole = mine().rank4();
   for (long i = 0; i < count; i++) {
     tm_auto_tensor shared = tm_share(whole);
     keep(&shared);
@@ -177,7 +182,7 @@ void share(long count) {
 }
 
 void slice(long count) {
-  const tm_tensor* const whole = &mine().whole;
+  const tm_tensor* const whole = mine().whole();
   const int64_t first = opaque(int64_t{4});
   for (long i = 0; i < count; i++) {
     tm_auto_tensor part = tm_slice(whole, TM_INDEX(first, 0, 0), TM_INDEX(8, -1, -1));
@@ -186,7 +191,7 @@ void slice(long count) {
 }
 
 void slice_outer(long count) {
-  const tm_tensor* const whole = &mine().whole;
+  const tm_tensor* const whole = mine().whole();
   const int64_t first = opaque(int64_t{4});
   for (long i = 0; i < count; i++) {
     tm_auto_tensor part = tm_slice_outer(whole, first, 8);
@@ -195,7 +200,7 @@ void slice_outer(long count) {
 }
 
 void view(long count) {
-  const tm_tensor* const whole = &mine().whole;
+  const tm_tensor* const whole = mine().whole();
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
   for (long i = 0; i < count; i++) {
     tm_auto_tensor flat = tm_view(whole, TM_SHAPE(-1, columns));
@@ -204,7 +209,7 @@ void view(long count) {
 }
 
 void transpose(long count) {
-  const tm_tensor* const whole = &mine().whole;
+  const tm_tensor* const whole = mine().whole();
   for (long i = 0; i < count; i++) {
     tm_auto_tensor turned = tm_transpose(whole, 0, 1);
     keep(&turned);
@@ -212,7 +217,7 @@ void transpose(long count) {
 }
 
 void squeeze(long count) {
-  const tm_tensor* const outer1 = &mine().outer1;
+  const tm_tensor* const outer1 = mine().outer1();
   for (long i = 0; i < count; i++) {
     tm_auto_tensor squeezed = tm_squeeze(outer1, 0);
     keep(&squeezed);
@@ -222,7 +227,7 @@ void squeeze(long count) {
 //===-- Layouts -----------------------------------------------------------===//
 
 void layout_view(long count) {
-  const tm_layout* const whole = &mine().whole.layout;
+  const tm_layout* const whole = &mine().whole()->layout;
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
   for (long i = 0; i < count; i++) {
     tm_layout flat;
@@ -232,7 +237,7 @@ void layout_view(long count) {
 }
 
 void layout_slice(long count) {
-  const tm_layout* const whole = &mine().whole.layout;
+  const tm_layout* const whole = &mine().whole()->layout;
   const int64_t first = opaque(int64_t{4});
   for (long i = 0; i < count; i++) {
     tm_layout part;
@@ -247,7 +252,7 @@ void layout_slice(long count) {
 }
 
 void layout_coalesce(long count) {
-  const tm_layout* const whole = &mine().whole.layout;
+  const tm_layout* const whole = &mine().whole()->layout;
   for (long i = 0; i < count; i++) {
     tm_layout merged;
     if (tm_layout_coalesce(whole, &merged) != TM_OK) fail();
@@ -256,7 +261,7 @@ void layout_coalesce(long count) {
 }
 
 void layout_permute(long count) {
-  const tm_layout* const whole = &mine().whole.layout;
+  const tm_layout* const whole = &mine().whole()->layout;
   const int64_t first = opaque(int64_t{1});
   for (long i = 0; i < count; i++) {
     tm_layout turned;
@@ -273,42 +278,49 @@ class copies {
  public:
   copies() {
     tm_allocator* const device = tm_cuda_allocator(0);
-    if (!device) fail();
-    TM_USE_ALLOCATOR(device);
+    if (!device || !batch_) fail();
     const int64_t elements = int64_t{PIECES} * 2 * bench::COLUMNS;
-    source_ = tm_buffer_empty(elements, TM_F16, TM_DEVICE);
-    destination_ = tm_buffer_empty(elements, TM_F16, TM_DEVICE);
-    batch = tm_batch_copy_create();
-    if (!tm_buffer_ok(&source_) || !tm_buffer_ok(&destination_) || !batch) fail();
-    for (int i = 0; i < PIECES; i++) {
-      // With a gap behind each, and without.
-      const int64_t apart = int64_t{i} * 2 * bench::COLUMNS;
-      const int64_t joined = int64_t{i} * bench::COLUMNS;
-      source[0][i] = tm_buffer_slice(&source_, apart, bench::COLUMNS);
-      destination[0][i] = tm_buffer_slice(&destination_, apart, bench::COLUMNS);
-      source[1][i] = tm_buffer_slice(&source_, joined, bench::COLUMNS);
-      destination[1][i] = tm_buffer_slice(&destination_, joined, bench::COLUMNS);
+    all_source_ = tm_buffer_empty_from(device, elements, TM_F16);
+    all_destination_ = tm_buffer_empty_from(device, elements, TM_F16);
+    for (int64_t i = 0; i < PIECES; i++) {
+      for (int64_t joined = 0; joined < 2; joined++) {
+        const int64_t first = i * (2 - joined) * bench::COLUMNS;
+        source_[joined][i] = tm_buffer_slice(&all_source_, first, bench::COLUMNS);
+        destination_[joined][i] = tm_buffer_slice(&all_destination_, first, bench::COLUMNS);
+        if (!tm_buffer_ok(&destination_[joined][i])) fail();
+      }
     }
   }
   copies(const copies&) = delete;
   copies& operator=(const copies&) = delete;
   ~copies() {
-    tm_batch_copy_release(batch);
+    tm_batch_copy_release(batch_);
     for (int i = 0; i < 2 * PIECES; i++) {
-      tm_buffer_release(&source[i / PIECES][i % PIECES]);
-      tm_buffer_release(&destination[i / PIECES][i % PIECES]);
+      tm_buffer_release(&source_[i / PIECES][i % PIECES]);
+      tm_buffer_release(&destination_[i / PIECES][i % PIECES]);
     }
-    tm_buffer_release(&source_);
-    tm_buffer_release(&destination_);
+    tm_buffer_release(&all_source_);
+    tm_buffer_release(&all_destination_);
   }
 
-  tm_batch_copy* batch;
-  tm_buffer source[2][PIECES];
-  tm_buffer destination[2][PIECES];
+  [[nodiscard]] tm_batch_copy* batch() const { return batch_; }
+
+  // `joined`: rows that lie side by side, else with a gap behind each.
+  void record(int joined, long count) {
+    for (long i = 0; i < count; i++) {
+      if (tm_batch_copy_add_buffer(batch_, &source_[joined][i], &destination_[joined][i]) !=
+          TM_OK) {
+        fail();
+      }
+    }
+  }
 
  private:
-  tm_buffer source_;
-  tm_buffer destination_;
+  tm_batch_copy* batch_ = tm_batch_copy_create();
+  tm_buffer all_source_;
+  tm_buffer all_destination_;
+  tm_buffer source_[2][PIECES];
+  tm_buffer destination_[2][PIECES];
 };
 
 copies& my_copies() {
@@ -316,55 +328,48 @@ copies& my_copies() {
   return *value;
 }
 
-void record(copies* work, int joined, long count) {
-  for (long i = 0; i < count; i++) {
-    if (tm_batch_copy_add_buffer(work->batch, &work->source[joined][i],
-                                 &work->destination[joined][i]) != TM_OK) {
-      fail();
-    }
-  }
-}
-
 void batch_contiguous(long count) {
   copies& work = my_copies();
   for (long done = 0; done < count; done += PIECES) {
-    TM_WITH_COPY_GROUP(work.batch) record(&work, 1, std::min(count - done, long{PIECES}));
-    tm_batch_copy_clear(work.batch);
+    TM_WITH_COPY_GROUP(work.batch()) work.record(1, std::min(count - done, long{PIECES}));
+    tm_batch_copy_clear(work.batch());
   }
 }
 
 void batch_scattered(long count) {
   copies& work = my_copies();
   for (long done = 0; done < count; done += PIECES) {
-    record(&work, 0, std::min(count - done, long{PIECES}));
-    tm_batch_copy_clear(work.batch);
+    work.record(0, std::min(count - done, long{PIECES}));
+    tm_batch_copy_clear(work.batch());
   }
 }
 
 //===-- Maps --------------------------------------------------------------===//
 
 constexpr const char* keys[KEYS] = {
-    "input_ids",    "positions",    "hidden_states",   "residual",      "q_cu_seqlens",
-    "k_cu_seqlens", "block_ptrs",   "cu_block_counts", "rope_base",     "finished",
-    "logits",       "last_token",   "sampled_ids",     "sampled_probs", "sequence_length",
-    "output_ids",
+    "input_ids",    "positions",     "hidden_states",   "residual",
+    "q_cu_seqlens", "k_cu_seqlens",  "block_ptrs",      "cu_block_counts",
+    "rope_base",    "finished",      "logits",          "last_token",
+    "sampled_ids",  "sampled_probs", "sequence_length", "output_ids",
 };
 
 class named_tensors {
  public:
   named_tensors() {
-    map = tm_tensor_map_create();
-    if (!map) fail();
+    if (!map_) fail();
     for (const char* key : keys) {
       tm_tensor tensor = checked(tm_empty_from(tm_host_allocator(), TM_SHAPE(4), TM_F16));
-      if (tm_tensor_map_produce(map, key, &tensor) != TM_OK) fail();
+      if (tm_tensor_map_produce(map_, key, &tensor) != TM_OK) fail();
     }
   }
   named_tensors(const named_tensors&) = delete;
   named_tensors& operator=(const named_tensors&) = delete;
-  ~named_tensors() { tm_tensor_map_release(map); }
+  ~named_tensors() { tm_tensor_map_release(map_); }
 
-  tm_tensor_map* map;
+  [[nodiscard]] tm_tensor_map* map() const { return map_; }
+
+ private:
+  tm_tensor_map* map_ = tm_tensor_map_create();
 };
 
 named_tensors& my_tensors() {
@@ -373,14 +378,14 @@ named_tensors& my_tensors() {
 }
 
 void map_find(long count) {
-  const tm_tensor_map* const map = my_tensors().map;
+  const tm_tensor_map* const map = my_tensors().map();
   for (long i = 0; i < count; i++) {
     keep(tm_tensor_map_at(map, opaque(keys[i % KEYS])));
   }
 }
 
 void map_produce_consume(long count) {
-  tm_tensor_map* const map = my_tensors().map;
+  tm_tensor_map* const map = my_tensors().map();
   const char* const key = opaque(keys[2]);
   tm_tensor tensor = checked(tm_tensor_map_consume(map, key));
   for (long i = 0; i < count; i++) {

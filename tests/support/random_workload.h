@@ -20,9 +20,9 @@ typedef struct random_workload {
   double nanoseconds;            // per operation
 } random_workload;
 
-// Runs the workload of `count` allocations; all that is live at the end is freed. A NULL allocator is
-// none: the loop alone, to take its time off.
-// Errors: those of the allocator. On error nothing of it stays live, and `*out` is all zero.
+// Runs the workload of `count` allocations; all that is live at the end is freed. A NULL allocator
+// is none: the loop alone, to take its time off. Errors: those of the allocator. On error nothing
+// of it stays live, and `*out` is all zero.
 tm_status random_workload_run(tm_allocator* allocator, size_t count, uint64_t seed,
                               random_workload* out);
 

@@ -1,0 +1,218 @@
+#!/usr/bin/python3
+"""Instructions per operation, counted by callgrind: repeatable where nanoseconds are not.
+
+    instructions.py PROGRAM                         prints them, C beside C++
+    instructions.py PROGRAM --committed FILE        fails where one grew by more than 10 % over FILE
+    instructions.py PROGRAM --committed FILE --update    writes FILE
+    instructions.py PROGRAM --cpp                   fails where C++ needs more than C
+
+PROGRAM is count_instructions. Counts hold for one compiler: under another, with a sanitizer, or
+without valgrind, the checks say so and pass. The exit status is 1 where a check fails, 2 where the
+program cannot be counted.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+# What an engine does thousands of times per step, and is watched for.
+HOT = (
+    "scope",
+    "two_scopes",
+    "lookup",
+    "named_scope",
+    "stack_tensor",
+    "layer",
+    "share",
+    "slice",
+    "view",
+    "transpose",
+)
+COUNT = 10000  # start-up and the call of the loop do not show
+MOST_GROWTH = 1.10
+ROUNDING = 0.05  # counts are printed with one decimal
+
+
+def skip(reason):
+    print(f"instructions: SKIPPED: {reason}")
+    sys.exit(0)
+
+
+def fail(reason):
+    print(f"instructions: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def inclusive_costs(profile):
+    """Returns {number: instructions} of the functions measured<number> in a profile of callgrind."""
+    names = {}
+    costs = {}
+    called = None
+    cost_follows = False
+    for line in profile.splitlines():
+        if cost_follows:
+            cost_follows = False
+            if called is not None:
+                costs[called] = costs.get(called, 0) + int(line.split()[1])
+            continue
+        match = re.match(r"c?fn=\((\d+)\)(?: (.*))?$", line)
+        if match:
+            if match[2]:
+                names[match[1]] = match[2]
+            if line.startswith("c"):
+                function = re.search(r"\bmeasured<(\d+)", names[match[1]])
+                called = int(function[1]) if function else None
+        elif line.startswith("calls="):
+            cost_follows = True
+    return costs
+
+
+def count(program):
+    """Returns what the program was compiled with, and {set: {operation: instructions}}."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder) / "callgrind.out"
+        run = subprocess.run(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program, str(COUNT)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            # valgrind leaves no room for the simulated device's usual 80 GiB of addresses.
+            env={**os.environ, "CUDASIM_MEMORY": "256MiB"},
+        )
+        if run.returncode != 0:
+            last = "\n".join(run.stderr.splitlines()[-20:])
+            fail(f"valgrind {program}: exit status {run.returncode}\n{last}")
+        costs = inclusive_costs(out.read_text())
+    compiler, *lines = run.stdout.splitlines()
+    sets = {}
+    for line in lines:
+        number, name, operation = line.split("\t")
+        sets.setdefault(name, {})[operation] = costs[int(number)] / COUNT
+    loop = sets["yardstick"]["nothing"]
+    for operations in sets.values():
+        for operation in operations:
+            operations[operation] = round(operations[operation] - loop, 1)
+    return compiler, sets
+
+
+def read_committed(path):
+    """Returns the compiler and {operation: instructions}."""
+    compiler = None
+    counts = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("compiler: "):
+            compiler = line[len("compiler: ") :]
+        elif line and not line.startswith("#"):
+            operation, instructions = line.split()
+            counts[operation] = float(instructions)
+    if compiler is None or set(counts) != set(HOT):
+        fail(f"{path}: not the compiler and the {len(HOT)} operations that --update writes")
+    return compiler, counts
+
+
+def write_committed(path, compiler, ours):
+    # Under `bazel run` the file is a link into the source tree, or beside it.
+    workspace = os.environ.get("BUILD_WORKSPACE_DIRECTORY")
+    target = pathlib.Path(workspace) / path if workspace else path
+    lines = [
+        "# Instructions per operation, at -O2. An operation of `layer` is one of its ten tensors.",
+        "# A test fails where one grows by more than 10 % under this compiler. To write it again:",
+        "# ./bazelw run //tests/bench:instructions -- --update",
+        f"compiler: {compiler}",
+    ]
+    lines += [f"{operation:<16}{ours[operation]:8.1f}" for operation in HOT]
+    target.write_text("\n".join(lines) + "\n")
+    print(f"instructions: wrote {target}")
+
+
+def print_counts(sets):
+    cpp = sets["tmcore.hpp"]
+    print(f"{'':<22}{'C':>9}{'C++':>9}")
+    for name in ("yardstick", "tmcore"):
+        for operation, instructions in sets[name].items():
+            beside = cpp.get(operation, "") if name == "tmcore" else ""
+            print(f"{operation:<22}{instructions:9.1f}{beside:>9}")
+
+
+def check_growth(committed, ours):
+    """Prints both; returns whether none grew."""
+    grown = []
+    print(f"{'':<22}{'committed':>10}{'now':>9}")
+    for operation in HOT:
+        print(f"{operation:<22}{committed[operation]:10.1f}{ours[operation]:9.1f}")
+        if ours[operation] > committed[operation] * MOST_GROWTH + ROUNDING:
+            grown.append(operation)
+    for operation in grown:
+        print(f"instructions: FAILED: {operation} grew by more than 10 %")
+    if any(ours[operation] * MOST_GROWTH < committed[operation] for operation in HOT):
+        print("instructions: some shrank: ./bazelw run //tests/bench:instructions -- --update")
+    return not grown
+
+
+def check_threads(ours, on_thread):
+    """Returns whether a second thread, in its own context, needs the same."""
+    differ = [name for name in HOT if abs(ours[name] - on_thread[name]) > 2 * ROUNDING]
+    for name in differ:
+        print(
+            f"instructions: FAILED: {name} needs {ours[name]} instructions on the first thread "
+            f"and {on_thread[name]} on a second"
+        )
+    return not differ
+
+
+def check_cpp(ours, cpp):
+    """Prints both; returns whether C++ needs no more."""
+    worse = []
+    print(f"{'':<22}{'C':>9}{'C++':>9}")
+    for operation, instructions in cpp.items():
+        print(f"{operation:<22}{ours[operation]:9.1f}{instructions:9.1f}")
+        if instructions > ours[operation] + ROUNDING:
+            worse.append(operation)
+    for operation in worse:
+        print(f"instructions: FAILED: C++ needs more for {operation}")
+    return not worse
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program")
+    parser.add_argument("--committed", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--update", action="store_true")
+    parser.add_argument("--cpp", action="store_true")
+    arguments = parser.parse_args()
+    checks = arguments.cpp or (arguments.committed and not arguments.update)
+    if not shutil.which("valgrind"):
+        (skip if checks else fail)("valgrind is not installed")
+    if os.environ.get("COVERAGE_DIR"):
+        skip("what coverage adds would be counted")
+    compiler, sets = count(arguments.program)
+    if "sanitizer" in compiler:
+        (skip if checks else fail)(f"it was compiled by {compiler}")
+    ours = sets["tmcore"]
+    if arguments.update:
+        if not arguments.committed:
+            parser.error("--update needs --committed")
+        write_committed(arguments.committed, compiler, ours)
+    elif arguments.cpp:
+        sys.exit(0 if check_cpp(ours, sets["tmcore.hpp"]) else 1)
+    elif arguments.committed:
+        same = check_threads(ours, sets["tmcore (thread)"])
+        holds_for, committed = read_committed(arguments.committed)
+        if compiler != holds_for:
+            if not same:
+                sys.exit(1)
+            skip(f"the counts hold for {holds_for}, and this is {compiler}")
+        sys.exit(0 if check_growth(committed, ours) and same else 1)
+    else:
+        print(compiler)
+        print_counts(sets)
+
+
+if __name__ == "__main__":
+    main()
