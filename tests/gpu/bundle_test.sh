@@ -24,6 +24,7 @@ flags=()
 # run BUNDLE ARGUMENT...: in an environment of which nothing but what sanitizers are told is left.
 run() {
   env -i PATH=/usr/bin:/bin TMPDIR="$TEST_TMPDIR/tmp" "CS=${CS:-}" "TOOL_FINDS=${TOOL_FINDS:-}" \
+    "TESTBRIDGE_TEST_ONLY=${TESTBRIDGE_TEST_ONLY:-}" \
     "ASAN_OPTIONS=${ASAN_OPTIONS:-}" "LSAN_OPTIONS=${LSAN_OPTIONS:-}" "TSAN_OPTIONS=${TSAN_OPTIONS:-}" \
     "$1/run" "${@:2}" > "$log" 2>&1
 }
@@ -81,8 +82,14 @@ expect 1 "0 passed, 1 failed, 0 skipped" "$bundle" "${flags[@]}" planted_empty
 and_says "No test was linked into"
 expect 1 "0 passed, 1 failed, 0 skipped" "$bundle" "${flags[@]}" --timeout 2 planted_hanging
 
-# Reads its data, and starts tm.
-run "$bundle" "${flags[@]}" replay_test || complain "replay_test should pass, or be skipped:"
+# One case, which reads its data and starts tm; without a device it is skipped.
+export TESTBRIDGE_TEST_ONLY='replay/a_cache_holds_*'
+run "$bundle" "${flags[@]}" replay_test
+case $backend in
+  cuda) and_says " passed, 0 failed, " ;;
+  *) and_says "1 passed, 0 failed, " ;;
+esac
+unset TESTBRIDGE_TEST_ONLY
 
 plant exits <<< 'exit 1'
 plant crashes <<< 'kill -SEGV $$'

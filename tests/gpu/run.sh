@@ -150,7 +150,7 @@ start() {
     timeout --kill-after=10 "$limit" "${with_libraries[@]}" "${under[@]}" "$here/$2" &
   child=$!
   trap 'kill "$child"; wait "$child"; exit 143' TERM
-  wait "$child"
+  wait "$child" 2> /dev/null  # says which line of this script crashed
   status=$?
   rm -rf "$folder/tmp"
   echo "$status $((SECONDS - began))" > "$folder/status.new"

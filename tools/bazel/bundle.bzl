@@ -2,7 +2,7 @@
 
 load("//tools/bazel:compatibility.bzl", "ANY_BACKEND")
 
-# Packages whose test programs go into the bundle; each ends in test_programs().
+# Packages whose test programs go into the bundle; each ends in test_programs.
 BUNDLED_PACKAGES = [
     "tests/alloc",
     "tests/base",
@@ -48,7 +48,7 @@ def check_test_program(name, tags):
         fail(("//%s:%s: does it belong on a GPU machine? Add the package to BUNDLED_PACKAGES or to " +
               "_UNBUNDLED_PACKAGES in //tools/bazel:bundle.bzl.") % (package, name))
     if native.existing_rule(_TARGET):
-        fail("//%s:%s must be above test_programs(), which would not see it" % (package, name))
+        fail("//%s:%s must be above test_programs, which would not see it" % (package, name))
 
 def _test_programs_impl(ctx):
     runfiles = ctx.runfiles()
@@ -65,26 +65,32 @@ _test_programs = rule(
     attrs = {"tests": attr.label_list()},
 )
 
-def test_programs():
-    """The test programs of the package for the bundle: at the end of its BUILD file."""
+def test_programs(name):
+    """The test programs of the package for the bundle: at the end of its BUILD file.
+
+    Args:
+      name: "test_programs"
+    """
     package = native.package_name()
+    if name != _TARGET:
+        fail("//%s: the bundle looks for %s, not for %s" % (package, _TARGET, name))
     if package not in BUNDLED_PACKAGES:
         fail("//%s is not in BUNDLED_PACKAGES of //tools/bazel:bundle.bzl" % package)
     everywhere = []
     with_cuda = []
-    for name, rule in native.existing_rules().items():
+    for test, rule in native.existing_rules().items():
         if rule["kind"] != "cc_test" or "manual" in rule["tags"]:
             continue
         if rule["args"]:
-            fail("//%s:%s: the bundle runs programs without arguments" % (package, name))
+            fail("//%s:%s: the bundle runs programs without arguments" % (package, test))
         if "needs_cuda" in rule["tags"]:
-            with_cuda.append(name)
+            with_cuda.append(test)
         else:
-            everywhere.append(name)
+            everywhere.append(test)
     if not everywhere:
         fail("//%s has no test program" % package)
     _test_programs(
-        name = _TARGET,
+        name = name,
         testonly = True,
         tags = ["manual"],
         target_compatible_with = ANY_BACKEND,
@@ -191,7 +197,7 @@ def bundle(name, run, tests, programs = [], share_cuda = True, **kwargs):
     Args:
       name: the target
       run: the script that becomes NAME/run
-      tests: test_programs() of packages, and programs that are tests
+      tests: test_programs of packages, and programs that are tests
       programs: programs that are none
       share_cuda: under --config=cuda, whether all share the CUDA runtime and our kernels; everything
         is then compiled for this bundle alone

@@ -59,7 +59,7 @@ cp -L "$run" "$folder/run"
 chmod u=rwx,go=rx "$folder/run"
 copy_all
 loaded_libraries > "$work/libraries"
-# pthread_exit loads it by name, also in programs that have it linked in.
+# pthread_exit loads it by name.
 gcc -print-file-name=libgcc_s.so.1 >> "$work/libraries"
 while IFS= read -r library; do
   base=${library##*/}
