@@ -56,6 +56,20 @@ plant() {  # NAME, and the script without its first line on stdin
   echo "tests/planted/$1" >> "$planted/test_programs"
 }
 
+#===-- Libraries -----------------------------------------------------------===#
+
+# What is loaded from elsewhere is glibc.
+mapfile -t elves < <(find "$bundle" -type f -exec grep -LI '' {} +)
+LD_LIBRARY_PATH=$bundle/lib ldd "${elves[@]}" > "$log" || complain "ldd failed:"
+others=$(awk -v own="$bundle/lib/" '$2 == "=>" && index($0, own) == 0 { print $1 }' "$log" |
+  grep -vE '^lib(c|m|dl|rt|pthread|resolv)\.so\.[0-9]$' | sort -u)
+[[ -z $others ]] || { echo "these libraries are not in the bundle:" "$others"; failed=1; }
+[[ -e $bundle/lib/libcriterion.so.3 ]] || { echo "Criterion is not in the bundle"; failed=1; }
+
+# shellcheck disable=SC2016  # it is for the planted script to expand
+plant loads_from_the_bundle <<< '[[ -e ${LD_LIBRARY_PATH%%:*}/libcriterion.so.3 ]]'
+expect 0 "1 passed, 0 failed, 0 skipped" "$planted" "${flags[@]}" loads_from_the_bundle
+
 #===-- Which programs ------------------------------------------------------===#
 
 expect 0 tests/tools/trace_test "$bundle" --list
@@ -106,8 +120,8 @@ and_says "FAILED nothing passed"
 expect 1 "4 passed, 2 failed, 1 skipped" "$planted" "${flags[@]}" exits crashes is_skipped planted_passing
 
 # Stopped, it stops what it runs and leaves nothing behind, which is seen at the end.
-plant writes_its_id <<< 'echo "$$" > id; sleep 60'
-TMPDIR=$TEST_TMPDIR/tmp "$planted/run" "${flags[@]}" writes_its_id > "$log" 2>&1 &
+plant writes_its_id <<< 'echo "$$" > id; sleep infinity'
+TMPDIR=$TEST_TMPDIR/tmp "$planted/run" "${flags[@]}" --timeout 100000 writes_its_id > "$log" 2>&1 &
 runner=$!
 until [[ -s $planted/id ]]; do sleep 0.1; done
 kill "$runner"
