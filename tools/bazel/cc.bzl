@@ -1,6 +1,7 @@
 """C and C++ targets with tmcore's warnings, language standards and include paths."""
 
 load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library", "cc_test")
+load("//tools/bazel:bundle.bzl", "check_test_program")
 load("//tools/bazel:compatibility.bzl", "ANY_BACKEND", "NEEDS_CUDA")
 
 _COPTS = [
@@ -85,13 +86,15 @@ def tm_cc_binary(name, srcs, deps = [], copts = [], needs_cuda = False, **kwargs
         **kwargs
     )
 
-def tm_plain_test(name, srcs, deps = [], copts = [], needs_cuda = False, **kwargs):
+def tm_plain_test(name, srcs, deps = [], copts = [], tags = [], needs_cuda = False, **kwargs):
     """A test with a main of its own that says by its exit status whether it passed."""
+    check_test_program(name, tags)
     cc_test(
         name = name,
         srcs = srcs,
         copts = _copts(name, srcs) + copts,
         linkstatic = True,
+        tags = tags + (["needs_cuda"] if needs_cuda else []),
         target_compatible_with = _compatible(needs_cuda),
         deps = deps,
         **kwargs

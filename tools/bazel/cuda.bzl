@@ -1,8 +1,8 @@
 """CUDA sources, compiled by the nvcc of @local_cuda with gcc as host compiler."""
 
 load("@local_cuda//:toolkit.bzl", "TOOLKIT")
-load("@rules_cc//cc:defs.bzl", "cc_library")
-load("//tools/bazel:compatibility.bzl", "NEEDS_TOOLKIT")
+load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library")
+load("//tools/bazel:compatibility.bzl", "NEEDS_CUDA", "NEEDS_TOOLKIT")
 load("//tools/bazel:flags.bzl", "StringFlagInfo")
 
 _DEFAULT_ARCHITECTURES = ["80", "86", "89", "90", "100"]
@@ -202,9 +202,26 @@ def tm_cuda_library(name, srcs, hdrs = [], private_hdrs = [], deps = [], copts =
             deps = [headers],
             **kwargs
         )
+    shared = "lib%s_shared.so" % name
+    cc_binary(
+        name = shared,
+        srcs = objects,
+        linkshared = True,
+        linkopts = ["-lstdc++"],
+        tags = tags + [
+            "manual",
+            _TAG,
+        ],
+        target_compatible_with = NEEDS_CUDA,
+        deps = ["//tools/bazel:cuda_backend"],
+        **kwargs
+    )
     cc_library(
         name = name,
-        srcs = objects,
+        srcs = select({
+            "//tools/bazel:with_shared_cuda": [shared],
+            "//conditions:default": objects,
+        }),
         linkstatic = True,
         tags = tags + [_TAG],
         target_compatible_with = NEEDS_TOOLKIT,

@@ -1,7 +1,8 @@
 """@local_cuda: the CUDA toolkit of this machine, or a repository that says there is none.
 
 The toolkit is looked for in $CUDA_HOME and then in /usr/local/cuda. `@local_cuda//:toolkit.bzl`
-tells the rules what was found; `@local_cuda//:cudart` is the real runtime, linked statically.
+tells the rules what was found; `@local_cuda//:cudart` is the real runtime, linked statically, and
+`@local_cuda//:cudart_shared` the same as a shared library, if the toolkit has it.
 """
 
 _BUILD_WITH_TOOLKIT = """
@@ -33,6 +34,21 @@ cc_library(
 )
 """
 
+_BUILD_WITH_SHARED_RUNTIME = """
+cc_library(
+    name = "cudart_shared",
+    srcs = ["lib/{name}"],
+    deps = [":headers"],
+)
+"""
+
+_BUILD_WITHOUT_SHARED_RUNTIME = """
+alias(
+    name = "cudart_shared",
+    actual = ":cudart",
+)
+"""
+
 _BUILD_WITHOUT_TOOLKIT = """
 load("@rules_cc//cc:defs.bzl", "cc_library")
 
@@ -55,6 +71,11 @@ cc_library(
     name = "cudart",
     target_compatible_with = [":missing"],
 )
+
+alias(
+    name = "cudart_shared",
+    actual = ":cudart",
+)
 """
 
 def _find(ctx, root, candidates):
@@ -62,6 +83,14 @@ def _find(ctx, root, candidates):
         path = ctx.path(root + "/" + candidate)
         if path.exists:
             return path
+    return None
+
+def _shared_runtime(cudart):
+    """Returns the file of the shared runtime beside the static one, under its soname, or None."""
+    for file in cudart.dirname.readdir():
+        version = file.basename[len("libcudart.so."):]
+        if file.basename.startswith("libcudart.so.") and version.isdigit():
+            return file
     return None
 
 def _architectures(ctx, nvcc):
@@ -90,7 +119,12 @@ def _local_cuda_impl(ctx):
     if found:
         ctx.symlink(found.include, "include")
         ctx.symlink(found.cudart, "lib/libcudart_static.a")
-        ctx.file("BUILD", _BUILD_WITH_TOOLKIT)
+        shared = _shared_runtime(found.cudart)
+        if shared:
+            ctx.symlink(shared, "lib/" + shared.basename)
+            ctx.file("BUILD", _BUILD_WITH_TOOLKIT + _BUILD_WITH_SHARED_RUNTIME.format(name = shared.basename))
+        else:
+            ctx.file("BUILD", _BUILD_WITH_TOOLKIT + _BUILD_WITHOUT_SHARED_RUNTIME)
         architectures = _architectures(ctx, found.nvcc)
     else:
         ctx.file("BUILD", _BUILD_WITHOUT_TOOLKIT)
