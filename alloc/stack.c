@@ -24,9 +24,7 @@
 #include <unistd.h>
 
 #include "alloc/parked.h"
-#include "alloc/stack_region.h"
-#include "alloc/stack_returns.h"
-#include "alloc/thread_identity.h"
+#include "alloc/stack_allocator.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/base/checked.h"
 #include "tm/base/fatal.h"
@@ -36,44 +34,13 @@ enum { GROWTH_MINIMUM = 2 << 20 };  // bytes of a further region, at least: the 
 // References of a storage that is on its way back: fatal to release once more.
 enum { RETURNED = -1 };
 
-typedef struct stack {
-  tm_allocator base;  // must be first
-  // The owner's.
-  stack_region* current;      // never NULL: `none` stands for no region
-  size_t mark;                // bytes: the high-water mark
-  size_t peak;                // bytes: the largest end since the last trim
-  size_t unobtainable;        // bytes the upstream had no region of; SIZE_MAX: none is known
-  size_t reservation;         // bytes that trimming leaves in one region
-  size_t reserved_end;        // where the reservation ends, had everything been one region
-  size_t live;                // blocks; atomic, since the thread that closes the stack reads it
-  tm_thread_identity* owner;  // atomic; retained; NULL: nobody's
-  bool busy;                  // atomic: the owner is inside a free
-  uint32_t storage_flags;     // of every block
-  bool fenced;                // no membarrier on this system: `busy` is set by an exchange
-  uint32_t pins;
-  size_t raw_live;  // blocks that are no storage
-  size_t reserved;  // bytes held from the upstream
-  size_t peak_reserved;
-  size_t maximum;  // bytes; SIZE_MAX: no limit
-  uint64_t alloc_calls;
-  uint64_t upstream_calls;
-  tm_allocator* upstream;  // retained
-  stack_region* spares;    // through `below`
-  stack_region* retired;   // through `below`
-  stack_region none;
-  stack_record* none_segment;
-  // Shared with every thread that returns blocks, so on cache lines of their own.
-  stack_returns returns __attribute__((aligned(64)));
-  size_t outstanding;  // atomic; of a closed stack: blocks that are still to come back
-} stack;
-
-static bool stack_is_valid(const stack* s) {
+static bool stack_is_valid(const stack_allocator* s) {
   const stack_region* r = s->current;
   return r && r->used <= r->capacity && r->used % s->base.alignment == 0 &&
          s->reserved <= s->peak_reserved && r->virtual_base + r->used <= s->mark;
 }
 
-static void check_valid(const stack* s) {
+static void check_valid(const stack_allocator* s) {
   if (!stack_is_valid(s)) {
     TM_FATAL("stack: used by two threads at once, or overwritten (used %zu of %zu, mark %zu)",
              s->current ? s->current->used : 0, s->current ? s->current->capacity : 0, s->mark);
@@ -82,17 +49,36 @@ static void check_valid(const stack* s) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static void set_live(stack* s, size_t live) { __atomic_store_n(&s->live, live, __ATOMIC_RELAXED); }
+static size_t extent(const stack_allocator* s) {
+  return s->current->virtual_base + s->current->used;
+}
 
-static size_t extent(const stack* s) { return s->current->virtual_base + s->current->used; }
+static size_t target(const stack_allocator* s) { return larger(s->peak, s->reserved_end); }
 
-static size_t target(const stack* s) { return larger(s->peak, s->reserved_end); }
+// Within the limit a bump reaches neither the end of the region nor a new peak.
+static void set_limit(stack_allocator* s) {
+  const stack_region* region = s->current;
+  const size_t below_peak = s->peak > region->virtual_base ? s->peak - region->virtual_base : 0;
+  s->limit = below_peak < region->capacity ? below_peak : region->capacity;
+}
 
-static bool chain_is_empty(const stack* s) { return s->current->used == 0 && !s->current->below; }
+static void set_current(stack_allocator* s, stack_region* region) {
+  s->current = region;
+  set_limit(s);
+}
+
+static void set_peak(stack_allocator* s, size_t peak) {
+  s->peak = peak;
+  set_limit(s);
+}
+
+static bool chain_is_empty(const stack_allocator* s) {
+  return s->current->used == 0 && !s->current->below;
+}
 
 //===-- Regions and the upstream ------------------------------------------===//
 
-static tm_status refuse_while_capturing(const stack* s, size_t size) {
+static tm_status refuse_while_capturing(const stack_allocator* s, size_t size) {
   bool capturing = false;
   if (s->base.stream) {
     TM_TRY(tm_stream_is_capturing(s->base.stream, &capturing));
@@ -105,7 +91,7 @@ static tm_status refuse_while_capturing(const stack* s, size_t size) {
   return TM_OK;
 }
 
-static tm_status obtain_region(stack* s, size_t capacity, stack_region** out) {
+static tm_status obtain_region(stack_allocator* s, size_t capacity, stack_region** out) {
   const size_t granule = larger(s->base.alignment, s->upstream->alignment);
   if (!tm_checked_round_up(capacity, granule, &capacity)) {
     return TM_RAISE(TM_ERR_OVERFLOW, "stack: a region of %zu bytes", capacity);
@@ -118,7 +104,7 @@ static tm_status obtain_region(stack* s, size_t capacity, stack_region** out) {
   void* base;
   s->upstream_calls++;
   TM_TRY(tm_allocator_alloc_nested_(s->upstream, capacity, s->base.stream, &base));
-  stack_region* region = stack_region_create(base, capacity);
+  stack_region* region = stack_region_create(base, capacity, &s->base);
   if (!region) {
     tm_allocator_undo_(s->upstream, base, capacity, s->base.stream);
     return tm_last_status();
@@ -129,7 +115,7 @@ static tm_status obtain_region(stack* s, size_t capacity, stack_region** out) {
   return TM_OK;
 }
 
-static void give_region_back(stack* s, stack_region* region) {
+static void give_region_back(stack_allocator* s, stack_region* region) {
   s->unobtainable = SIZE_MAX;
   s->upstream_calls++;
   tm_allocator_free(s->upstream, region->base, region->capacity, s->base.stream);
@@ -137,14 +123,14 @@ static void give_region_back(stack* s, stack_region* region) {
   stack_region_destroy(region);
 }
 
-static void add_spare(stack* s, stack_region* region) {
+static void add_spare(stack_allocator* s, stack_region* region) {
   stack_region_clear(region);
   region->below = s->spares;
   s->spares = region;
 }
 
 // The smallest spare of at least `size` bytes, taken off the list; NULL where there is none.
-static stack_region* take_spare(stack* s, size_t size) {
+static stack_region* take_spare(stack_allocator* s, size_t size) {
   stack_region** best = NULL;
   for (stack_region** link = &s->spares; *link; link = &(*link)->below) {
     if ((*link)->capacity >= size && (!best || (*link)->capacity < (*best)->capacity)) {
@@ -161,7 +147,7 @@ static stack_region* take_spare(stack* s, size_t size) {
 }
 
 // The spare that a reservation needs; NULL where the current region serves it.
-static const stack_region* spare_to_protect(const stack* s) {
+static const stack_region* spare_to_protect(const stack_allocator* s) {
   const stack_region* best = NULL;
   if (s->current->capacity - s->current->used >= s->reservation) {
     return NULL;
@@ -175,7 +161,7 @@ static const stack_region* spare_to_protect(const stack* s) {
 }
 
 // Gives back spares smaller than `size`, as long as at least `keep` bytes stay held.
-static void drop_spares(stack* s, size_t size, size_t keep) {
+static void drop_spares(stack_allocator* s, size_t size, size_t keep) {
   const stack_region* protected = spare_to_protect(s);
   stack_region** link = &s->spares;
   while (*link) {
@@ -189,22 +175,22 @@ static void drop_spares(stack* s, size_t size, size_t keep) {
   }
 }
 
-static void push_region(stack* s, stack_region* region) {
+static void push_region(stack_allocator* s, stack_region* region) {
   region->virtual_base = extent(s);
   region->below = s->current == &s->none ? NULL : s->current;
-  s->current = region;
+  set_current(s, region);
 }
 
 // The chain's last region is empty: steps back to the one below, or to none.
-static void pop_region(stack* s) {
+static void pop_region(stack_allocator* s) {
   stack_region* region = s->current;
-  s->current = region->below ? region->below : &s->none;
+  set_current(s, region->below ? region->below : &s->none);
   add_spare(s, region);
 }
 
 // Obtains a region of `wanted` bytes or, where there is not that much, of `size`. What is known not
 // to be there is not asked for.
-static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region** out) {
+static tm_status obtain_up_to(stack_allocator* s, size_t wanted, size_t size, stack_region** out) {
   const size_t most = larger(wanted < s->unobtainable ? wanted : size, GROWTH_MINIMUM);
   const tm_status status = obtain_region(s, most, out);
   if (status != TM_ERR_NO_MEMORY || size >= most) {
@@ -218,7 +204,7 @@ static tm_status obtain_up_to(stack* s, size_t wanted, size_t size, stack_region
 
 // Obtains a region of the target in place of smaller ones, which are given back only afterwards.
 // Where it is not to be had, that is noted.
-static stack_region* consolidate(stack* s, size_t wanted) {
+static stack_region* consolidate(stack_allocator* s, size_t wanted) {
   stack_region* region = NULL;
   bool capturing = false;
   if (wanted >= s->unobtainable ||
@@ -238,7 +224,7 @@ static stack_region* consolidate(stack* s, size_t wanted) {
 
 // The first region of an iteration: one of the target, or else one that is held, or else a new one
 // of what is asked.
-static tm_status begin_chain(stack* s, size_t size) {
+static tm_status begin_chain(stack_allocator* s, size_t size) {
   const size_t wanted = larger(size, target(s));
   stack_region* region = take_spare(s, wanted);
   region = region || !s->spares ? region : consolidate(s, wanted);
@@ -252,7 +238,7 @@ static tm_status begin_chain(stack* s, size_t size) {
   return TM_OK;
 }
 
-static tm_status extend_chain(stack* s, size_t size) {
+static tm_status extend_chain(stack_allocator* s, size_t size) {
   stack_region* region = take_spare(s, size);
   if (!region) {
     TM_TRY(obtain_up_to(s, size, size, &region));
@@ -262,7 +248,7 @@ static tm_status extend_chain(stack* s, size_t size) {
 }
 
 // Has a current region with `size` bytes free.
-static tm_status make_room(stack* s, size_t size) {
+static tm_status make_room(stack_allocator* s, size_t size) {
   if (size <= s->current->capacity - s->current->used) {
     return TM_OK;
   }
@@ -278,7 +264,7 @@ static tm_status make_room(stack* s, size_t size) {
 
 //===-- Taking blocks back ------------------------------------------------===//
 
-static void retire_emptied(stack* s, stack_region* region) {
+static void retire_emptied(stack_allocator* s, stack_region* region) {
   stack_region** link = &s->retired;
   while (*link != region) {
     link = &(*link)->below;
@@ -288,7 +274,7 @@ static void retire_emptied(stack* s, stack_region* region) {
 }
 
 // Takes dead records off the top of the chain, through regions that become empty.
-static void pop_dead(stack* s) {
+static void pop_dead(stack_allocator* s) {
   for (;;) {
     stack_region* region = s->current;
     const stack_record* top = region == &s->none ? NULL : stack_region_top(region);
@@ -308,12 +294,11 @@ static void pop_dead(stack* s) {
 }
 
 // The owner's free, in any order.
-static void free_record(stack* s, stack_record* record) {
+static void free_record(stack_allocator* s, stack_record* record) {
   stack_region* region = record->region;
   record->storage.references = 0;
   record->storage.flags |= STACK_RECORD_DEAD;
   region->dead++;
-  set_live(s, s->live - 1);
   if (!region->retired) {
     pop_dead(s);
   } else if (stack_region_live(region) == 0) {
@@ -330,7 +315,7 @@ static stack_record* find_in_list(stack_region* region, const void* ptr) {
   return NULL;
 }
 
-static stack_record* find_record(const stack* s, const void* ptr) {
+static stack_record* find_record(const stack_allocator* s, const void* ptr) {
   stack_record* record = s->current == &s->none ? NULL : find_in_list(s->current, ptr);
   record = record ? record : find_in_list(s->retired, ptr);
   if (!record) {
@@ -339,13 +324,13 @@ static stack_record* find_record(const stack* s, const void* ptr) {
   return record;
 }
 
-static void free_raw(stack* s, const void* ptr) {
+static void free_raw(stack_allocator* s, const void* ptr) {
   free_record(s, find_record(s, ptr));
   s->raw_live--;
 }
 
 // Frees what other threads have returned.
-static void take_in_returns(stack* s) {
+static void take_in_returns(stack_allocator* s) {
   tm_storage* item = stack_returns_take(&s->returns);
   while (item) {
     tm_storage* next = item->link.next;
@@ -361,11 +346,6 @@ static void take_in_returns(stack* s) {
 
 //===-- Ownership ---------------------------------------------------------===//
 
-static bool is_owner(const stack* s) {
-  tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_RELAXED);
-  return TM_LIKELY(owner != NULL && owner == tm_this_thread_);
-}
-
 // Taken by whoever changes an owner, so that an identity that is looked at stays referenced.
 static pthread_mutex_t owner_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -374,20 +354,20 @@ static void lock_owners(void) { (void)pthread_mutex_lock(&owner_lock); }
 static void unlock_owners(void) { (void)pthread_mutex_unlock(&owner_lock); }
 
 // Whether the stack has an owner that could use it. Under owner_lock.
-static bool has_owner(const stack* s) {
+static bool has_owner(const stack_allocator* s) {
   const tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
   return owner && !tm_thread_identity_ended(owner);
 }
 
 // Replaces the owner, which has ended, is the calling thread, or no thread.
-static void set_owner(stack* s, tm_thread_identity* owner) {
+static void set_owner(stack_allocator* s, tm_thread_identity* owner) {
   tm_thread_identity_release(__atomic_exchange_n(&s->owner, owner, __ATOMIC_ACQ_REL));
 }
 
 // Makes the calling thread the owner where the stack has none. Stores whether it had one.
-static tm_status claim(stack* s, bool* was_unowned) {
+static tm_status claim(stack_allocator* s, bool* was_unowned) {
   *was_unowned = false;
-  if (is_owner(s)) {
+  if (stack_is_owner(s)) {
     return TM_OK;
   }
   tm_thread_identity* self = tm_thread_identity_get();
@@ -406,7 +386,7 @@ static tm_status claim(stack* s, bool* was_unowned) {
                                  "tm_stack_hand_over");
 }
 
-static void give_up(stack* s) {
+static void give_up(stack_allocator* s) {
   pthread_mutex_lock(&owner_lock);
   set_owner(s, NULL);
   pthread_mutex_unlock(&owner_lock);
@@ -414,7 +394,7 @@ static void give_up(stack* s) {
 
 // What every operation but a free begins with. It ends in leave(), but for an allocation, which
 // makes its thread the owner.
-static tm_status enter(stack* s, bool* was_unowned) {
+static tm_status enter(stack_allocator* s, bool* was_unowned) {
   if (stack_returns_is_closed(&s->returns)) {
     TM_FATAL("stack: used after its last reference was released");
   }
@@ -425,7 +405,7 @@ static tm_status enter(stack* s, bool* was_unowned) {
 }
 
 // A stack that is nobody's stays so.
-static void leave(stack* s, bool was_unowned) {
+static void leave(stack_allocator* s, bool was_unowned) {
   if (was_unowned) {
     give_up(s);
   }
@@ -433,70 +413,53 @@ static void leave(stack* s, bool was_unowned) {
 
 //===-- Allocating --------------------------------------------------------===//
 
-static bool fits(const stack_region* region, size_t size) {
-  return size <= region->capacity - region->used && stack_region_has_room_for_record(region);
-}
-
-// Bumps: the current region has room for `size` bytes and for a record.
-static inline stack_record* bump(stack* s, stack_region* region, size_t size) {
-  const size_t alignment = s->base.alignment;
-  stack_record* record = region->next_record++;
-  char* data = region->base + region->used;
-  region->used += (size + alignment - 1) & ~(alignment - 1);  // fits: what is free is a multiple
-  set_live(s, s->live + 1);
-  s->alloc_calls++;
-  const size_t end = region->virtual_base + region->used;
-  if (TM_UNLIKELY(end > s->peak)) {
-    s->peak = end;
-    s->mark = larger(s->mark, end);
+static stack_record* bump_beyond_peak(stack_allocator* s, size_t size) {
+  stack_record* record = stack_bump(s, s->current, size);
+  if (extent(s) > s->peak) {
+    s->mark = larger(s->mark, extent(s));
+    set_peak(s, extent(s));
   }
-  record->storage.references = 1;
-  record->storage.flags = s->storage_flags;
-  record->storage.data = data;
-  record->storage.size = size;
-  record->storage.allocator = &s->base;
-  record->storage.stream = s->base.stream;
-  record->storage.uses = NULL;
-  record->region = region;
   return record;
 }
 
-static TM_COLD tm_status prepare(stack* s, size_t size) {
+static TM_COLD tm_status prepare(stack_allocator* s, size_t size) {
   bool was_unowned = false;
   tm_retry_parked_();
   TM_TRY(enter(s, &was_unowned));
   TM_TRY(make_room(s, size));
   if (!stack_region_has_room_for_record(s->current)) {
-    TM_TRY(stack_region_add_records(s->current));
+    TM_TRY(stack_region_add_records(s->current, &s->base));
   }
+  return TM_OK;
+}
+
+static TM_COLD tm_status alloc_with_care(stack_allocator* s, size_t size, tm_storage** out) {
+  TM_TRY(prepare(s, size));
+  *out = &bump_beyond_peak(s, size)->storage;
   return TM_OK;
 }
 
 static tm_status stack_alloc_storage(tm_allocator* self, size_t size, tm_storage** out) {
-  stack* s = (stack*)self;
-  if (TM_UNLIKELY(!is_owner(s) || stack_returns_pending(&s->returns) || !fits(s->current, size))) {
-    TM_TRY(prepare(s, size));
-  }
-  *out = &bump(s, s->current, size)->storage;
-  return TM_OK;
+  *out = stack_try_alloc((stack_allocator*)self, size);
+  return TM_LIKELY(*out != NULL) ? TM_OK : alloc_with_care((stack_allocator*)self, size, out);
 }
 
 static tm_status stack_alloc(tm_allocator* self, size_t size, tm_stream* stream, void** out) {
   (void)stream;
-  stack* s = (stack*)self;
+  stack_allocator* s = (stack_allocator*)self;
   TM_TRY(prepare(s, size));
   TM_TRY(stack_returns_ensure_nodes(&s->returns, s->raw_live + 1));
   s->raw_live++;
-  *out = bump(s, s->current, size)->storage.data;
+  *out = bump_beyond_peak(s, size)->storage.data;
   return TM_OK;
 }
 
 //===-- Freeing -----------------------------------------------------------===//
 
-static void finish(stack* s);
+static void finish(stack_allocator* s);
 
 // A block of a closed stack came back.
-static void count_return(stack* s) {
+static void count_return(stack_allocator* s) {
   if (__atomic_fetch_sub(&s->outstanding, 1, __ATOMIC_ACQ_REL) == 1) {
     finish(s);
   }
@@ -504,8 +467,8 @@ static void count_return(stack* s) {
 
 // The owner tells a closing thread that it is inside a free, and only then looks whether it still
 // is the owner. False, with nothing told, where it is not.
-static inline bool begin_free(stack* s) {
-  if (TM_UNLIKELY(!is_owner(s))) {
+static inline bool begin_free(stack_allocator* s) {
+  if (TM_UNLIKELY(!stack_is_owner(s))) {
     return false;
   }
   tm_thread_identity* owner;
@@ -525,43 +488,58 @@ static inline bool begin_free(stack* s) {
 }
 
 // The last access to the stack: a closing thread may destroy it from here on.
-static inline void end_free(stack* s) { __atomic_store_n(&s->busy, false, __ATOMIC_RELEASE); }
+static inline void end_free(stack_allocator* s) {
+  __atomic_store_n(&s->busy, false, __ATOMIC_RELEASE);
+}
 
 // The common case: the last block of a region that stays current. False where it is anything else.
-static inline bool free_top(stack* s, stack_record* record) {
-  stack_region* region = record->region;
-  const size_t used = (size_t)((char*)record->storage.data - region->base);
-  if (TM_UNLIKELY(record + 1 != region->next_record || region != s->current || region->dead != 0) ||
-      (used == 0 && (region->below || region->capacity < target(s)))) {
+// No two segments of records touch, so `next_record` tells which region the record is of. What goes
+// down is what went up, not what the record says: that would make every allocation wait for the
+// free before it.
+static inline bool free_top(stack_allocator* s, stack_record* record) {
+  stack_region* region = s->current;
+  if (TM_UNLIKELY(record + 1 != region->next_record || region->dead != 0)) {
+    return false;
+  }
+  const size_t used = region->used - stack_rounded(s, record->storage.size);
+  if (TM_UNLIKELY(used == 0) && (region->below || region->capacity < target(s))) {
     return false;
   }
   record->storage.references = 0;
-  region->next_record = record;
+  region->next_record--;
   region->used = used;
-  set_live(s, s->live - 1);
   return true;
 }
 
+static TM_COLD void free_with_care(stack_allocator* s, stack_record* record) {
+  free_record(s, record);
+  end_free(s);
+}
+
+static TM_COLD void return_to_owner(stack_allocator* s, tm_storage* storage) {
+  __atomic_store_n(&storage->references, RETURNED, __ATOMIC_RELAXED);
+  if (!stack_returns_push(&s->returns, storage)) {
+    count_return(s);
+  }
+}
+
+// No call but the last, so that the common case needs no frame.
 static void stack_free_storage(tm_allocator* self, tm_storage* storage) {
-  stack* s = (stack*)self;
+  stack_allocator* s = (stack_allocator*)self;
   stack_record* record = (stack_record*)storage;
-  if (TM_LIKELY(begin_free(s))) {
-    if (TM_UNLIKELY(!free_top(s, record))) {
-      free_record(s, record);
-    }
-    end_free(s);
+  if (TM_UNLIKELY(!begin_free(s))) {
+    return_to_owner(s, storage);
+  } else if (TM_UNLIKELY(!free_top(s, record))) {
+    free_with_care(s, record);
   } else {
-    __atomic_store_n(&storage->references, RETURNED, __ATOMIC_RELAXED);
-    if (!stack_returns_push(&s->returns, storage)) {
-      count_return(s);
-    }
+    end_free(s);
   }
 }
 
 static void stack_free(tm_allocator* self, void* ptr, size_t size, tm_stream* stream) {
   (void)size;
   (void)stream;
-  stack* s = (stack*)self;
+  stack_allocator* s = (stack_allocator*)self;
   if (begin_free(s)) {
     free_raw(s, ptr);
     end_free(s);
@@ -581,7 +559,7 @@ static void prepare_process(void) {
 }
 
 // Returns once the owner is outside a free; since it is no longer the owner, it stays outside.
-static void wait_for_owner(const stack* s) {
+static void wait_for_owner(const stack_allocator* s) {
   if (!s->fenced) {
     (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
   }
@@ -590,7 +568,7 @@ static void wait_for_owner(const stack* s) {
   }
 }
 
-static void give_list_back(stack* s, stack_region* region) {
+static void give_list_back(stack_allocator* s, stack_region* region) {
   while (region) {
     stack_region* below = region->below;
     give_region_back(s, region);
@@ -599,7 +577,7 @@ static void give_list_back(stack* s, stack_region* region) {
 }
 
 // No block is out, and nobody refers to the stack.
-static void finish(stack* s) {
+static void finish(stack_allocator* s) {
   if (s->current != &s->none) {
     give_list_back(s, s->current);
   }
@@ -611,9 +589,21 @@ static void finish(stack* s) {
   tm_bookkeeping_free(s);
 }
 
+static size_t live_in_list(const stack_region* region) {
+  size_t live = 0;
+  for (; region; region = region->below) {
+    live += stack_region_live(region);
+  }
+  return live;
+}
+
+static size_t live_blocks(const stack_allocator* s) {
+  return (s->current == &s->none ? 0 : live_in_list(s->current)) + live_in_list(s->retired);
+}
+
 // The last reference is gone. From here on blocks are counted, and the last to come back destroys.
 static void stack_destroy(tm_allocator* self) {
-  stack* s = (stack*)self;
+  stack_allocator* s = (stack_allocator*)self;
   pthread_mutex_lock(&owner_lock);
   tm_thread_identity* owner = __atomic_exchange_n(&s->owner, NULL, __ATOMIC_SEQ_CST);
   pthread_mutex_unlock(&owner_lock);
@@ -621,7 +611,7 @@ static void stack_destroy(tm_allocator* self) {
     wait_for_owner(s);
   }
   tm_thread_identity_release(owner);
-  __atomic_store_n(&s->outstanding, s->live + 1, __ATOMIC_RELAXED);  // 1: this function
+  __atomic_store_n(&s->outstanding, live_blocks(s) + 1, __ATOMIC_RELAXED);  // 1: this function
   size_t returned = 1;
   for (const tm_storage* item = stack_returns_close(&s->returns); item; item = item->link.next) {
     returned++;
@@ -633,7 +623,7 @@ static void stack_destroy(tm_allocator* self) {
 
 //===-- Trim and statistics -----------------------------------------------===//
 
-static tm_status trim_owned(stack* s, size_t keep) {
+static tm_status trim_owned(stack_allocator* s, size_t keep) {
   if (s->pins) {
     return TM_OK;
   }
@@ -642,12 +632,12 @@ static tm_status trim_owned(stack* s, size_t keep) {
   }
   TM_TRY(refuse_while_capturing(s, 0));
   drop_spares(s, SIZE_MAX, keep);
-  s->peak = extent(s);
+  set_peak(s, extent(s));
   return keep == 0 ? tm_allocator_trim(s->upstream, 0) : TM_OK;
 }
 
 static tm_status stack_trim(tm_allocator* self, size_t keep) {
-  stack* s = (stack*)self;
+  stack_allocator* s = (stack_allocator*)self;
   bool was_unowned = false;
   TM_TRY(enter(s, &was_unowned));
   const tm_status status = trim_owned(s, keep);
@@ -655,7 +645,7 @@ static tm_status stack_trim(tm_allocator* self, size_t keep) {
   return status;
 }
 
-static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
+static size_t live_bytes_in_list(const stack_allocator* s, const stack_region* region) {
   size_t bytes = 0;
   for (; region; region = region->below) {
     bytes += stack_region_live_bytes(region, s->base.alignment);
@@ -664,7 +654,7 @@ static size_t live_bytes_in_list(const stack* s, const stack_region* region) {
 }
 
 // What a request can get without an upstream call.
-static size_t largest_free(const stack* s) {
+static size_t largest_free(const stack_allocator* s) {
   size_t largest = s->current->capacity - s->current->used;
   for (const stack_region* spare = s->pins ? NULL : s->spares; spare; spare = spare->below) {
     largest = larger(largest, spare->capacity);
@@ -673,10 +663,10 @@ static size_t largest_free(const stack* s) {
 }
 
 static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
-  stack* s = (stack*)self;
+  stack_allocator* s = (stack_allocator*)self;
   bool was_unowned = false;
   TM_TRY(enter(s, &was_unowned));
-  out->live_blocks = s->live;
+  out->live_blocks = live_blocks(s);
   out->live_bytes = live_bytes_in_list(s, s->current) + live_bytes_in_list(s, s->retired);
   out->peak_live_bytes = s->mark;
   out->reserved_bytes = s->reserved;
@@ -690,7 +680,7 @@ static tm_status stack_get_stats(tm_allocator* self, tm_allocator_stats* out) {
   return TM_OK;
 }
 
-static const tm_allocator_vtable stack_vtable = {
+const tm_allocator_vtable stack_vtable_ = {
     .name = "stack",
     .destroy = stack_destroy,
     .alloc = stack_alloc,
@@ -721,9 +711,10 @@ static tm_status check_options(const tm_allocator* upstream, const tm_stream* st
   return TM_OK;
 }
 
-static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
+static void init_stack(stack_allocator* s, tm_allocator* upstream, tm_stream* stream,
                        const tm_stack_options* options) {
-  tm_allocator_init_(&s->base, &stack_vtable, upstream->device, stream ? stream : upstream->stream);
+  tm_allocator_init_(&s->base, &stack_vtable_, upstream->device,
+                     stream ? stream : upstream->stream);
   s->base.ignores_stream = s->base.stream == NULL;
   s->base.is_dry = upstream->is_dry;
   s->storage_flags = TM_STORAGE_EMBEDDED_ | (upstream->is_dry ? TM_STORAGE_DRY_ : 0);
@@ -742,7 +733,7 @@ static void init_stack(stack* s, tm_allocator* upstream, tm_stream* stream,
 }
 
 // The first region was not to be had.
-static void report_creation(stack* s, tm_status status, size_t bytes) {
+static void report_creation(stack_allocator* s, tm_status status, size_t bytes) {
   if (status == TM_ERR_NO_MEMORY) {
     (void)tm_raise_oom_(&s->base, bytes, NULL);
   }
@@ -753,7 +744,7 @@ tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* strea
   if (check_options(upstream, stream, options) != TM_OK) {
     return NULL;
   }
-  stack* s = tm_bookkeeping_alloc(sizeof *s, "a stack allocator");
+  stack_allocator* s = tm_bookkeeping_alloc(sizeof *s, "a stack allocator");
   if (!s) {
     return NULL;
   }
@@ -772,7 +763,7 @@ tm_allocator* tm_stack_allocator_create(tm_allocator* upstream, tm_stream* strea
 }
 
 bool tm_is_stack(const tm_allocator* allocator) {
-  return allocator && allocator->vtable == &stack_vtable;
+  return allocator && allocator->vtable == &stack_vtable_;
 }
 
 // Checks the argument of an operation and begins it.
@@ -784,10 +775,10 @@ static tm_status begin(tm_allocator* allocator, const char* what, bool* was_unow
     return TM_RAISE(TM_ERR_INVALID, "%s: the allocator is a %s, no stack", what,
                     allocator->vtable->name);
   }
-  return enter((stack*)allocator, was_unowned);
+  return enter((stack_allocator*)allocator, was_unowned);
 }
 
-static tm_status reserve_owned(stack* s, size_t bytes) {
+static tm_status reserve_owned(stack_allocator* s, size_t bytes) {
   size_t rounded;
   size_t end;
   if (!tm_checked_round_up(bytes, s->base.alignment, &rounded) ||
@@ -806,7 +797,7 @@ static tm_status reserve_owned(stack* s, size_t bytes) {
 tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_reserve", &was_unowned));
-  stack* s = (stack*)allocator;
+  stack_allocator* s = (stack_allocator*)allocator;
   tm_status status = reserve_owned(s, bytes);
   if (status == TM_ERR_NO_MEMORY && tm_allocator_trim_to_retry_(allocator)) {
     status = reserve_owned(s, bytes);
@@ -817,9 +808,9 @@ tm_status tm_stack_reserve(tm_allocator* allocator, size_t bytes) {
 }
 
 // Takes the chain apart: empty regions become spares, the others wait for their last block.
-static void retire_chain(stack* s) {
+static void retire_chain(stack_allocator* s) {
   stack_region* region = s->current == &s->none ? NULL : s->current;
-  s->current = &s->none;
+  set_current(s, &s->none);
   while (region) {
     stack_region* below = region->below;
     if (stack_region_live(region) == 0) {
@@ -836,7 +827,7 @@ static void retire_chain(stack* s) {
 tm_status tm_stack_reset(tm_allocator* allocator) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_reset", &was_unowned));
-  stack* s = (stack*)allocator;
+  stack_allocator* s = (stack_allocator*)allocator;
   tm_status status = TM_OK;
   if (!s->pins) {
     retire_chain(s);
@@ -849,7 +840,7 @@ tm_status tm_stack_reset(tm_allocator* allocator) {
 }
 
 // Pinned, a stack lives in one region, so that the same requests find the same addresses.
-static tm_status pin_owned(stack* s) {
+static tm_status pin_owned(stack_allocator* s) {
   if (s->current == &s->none && target(s) == 0 && !s->spares) {
     return TM_RAISE(TM_ERR_INVALID, "stack: nothing is reserved that could be pinned");
   }
@@ -867,7 +858,7 @@ static tm_status pin_owned(stack* s) {
 tm_status tm_stack_pin(tm_allocator* allocator) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_pin", &was_unowned));
-  stack* s = (stack*)allocator;
+  stack_allocator* s = (stack_allocator*)allocator;
   tm_status status = pin_owned(s);
   status = status == TM_ERR_NO_MEMORY ? tm_raise_oom_(allocator, target(s), NULL) : status;
   leave(s, was_unowned);
@@ -877,7 +868,7 @@ tm_status tm_stack_pin(tm_allocator* allocator) {
 tm_status tm_stack_unpin(tm_allocator* allocator) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_unpin", &was_unowned));
-  stack* s = (stack*)allocator;
+  stack_allocator* s = (stack_allocator*)allocator;
   tm_status status = TM_OK;
   if (s->pins) {
     s->pins--;
@@ -891,12 +882,12 @@ tm_status tm_stack_unpin(tm_allocator* allocator) {
 tm_status tm_stack_hand_over(tm_allocator* allocator) {
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_hand_over", &was_unowned));
-  give_up((stack*)allocator);
+  give_up((stack_allocator*)allocator);
   return TM_OK;
 }
 
 bool tm_stack_pass_(tm_allocator* allocator, tm_thread_identity* from, tm_thread_identity* to) {
-  stack* s = (stack*)allocator;
+  stack_allocator* s = (stack_allocator*)allocator;
   pthread_mutex_lock(&owner_lock);
   const tm_thread_identity* owner = __atomic_load_n(&s->owner, __ATOMIC_RELAXED);
   const bool passes = owner == from || owner == to || !has_owner(s);
@@ -914,12 +905,12 @@ tm_status tm_stack_high_water_mark(tm_allocator* allocator, size_t* out) {
   *out = 0;
   bool was_unowned = false;
   TM_TRY(begin(allocator, "tm_stack_high_water_mark", &was_unowned));
-  stack* s = (stack*)allocator;
+  stack_allocator* s = (stack_allocator*)allocator;
   *out = s->mark;
   leave(s, was_unowned);
   return TM_OK;
 }
 
 tm_allocator* tm_stack_upstream(const tm_allocator* allocator) {
-  return tm_is_stack(allocator) ? ((const stack*)allocator)->upstream : NULL;
+  return tm_is_stack(allocator) ? ((const stack_allocator*)allocator)->upstream : NULL;
 }

@@ -10,16 +10,27 @@ static void enter_segment(stack_region* region, size_t index) {
   region->segment_end = region->segments[index] + STACK_SEGMENT_RECORDS;
 }
 
+// A segment of free slots. It is a little larger than they are, so that no two segments touch.
+static stack_record* make_records(stack_region* region, tm_allocator* allocator) {
+  stack_record* records =
+      tm_bookkeeping_alloc(STACK_SEGMENT_RECORDS * sizeof *records + 1, "a stack's records");
+  for (size_t i = 0; records && i < STACK_SEGMENT_RECORDS; i++) {
+    records[i].storage.allocator = allocator;
+    records[i].storage.stream = allocator->stream;
+    records[i].region = region;
+  }
+  return records;
+}
+
 // Replaces the table of segments by one with one more entry, which it fills.
-static tm_status grow_segments(stack_region* region) {
+static tm_status grow_segments(stack_region* region, tm_allocator* allocator) {
   const size_t count = region->segment_count;
   const size_t entry = sizeof region->segments[0];
   stack_record** table = tm_bookkeeping_alloc((count + 1) * entry, "a stack's table of records");
   if (!table) {
     return tm_last_status();
   }
-  table[count] =
-      tm_bookkeeping_alloc(STACK_SEGMENT_RECORDS * sizeof(stack_record), "a stack's records");
+  table[count] = make_records(region, allocator);
   if (!table[count]) {
     tm_bookkeeping_free(table);
     return tm_last_status();
@@ -33,14 +44,14 @@ static tm_status grow_segments(stack_region* region) {
   return TM_OK;
 }
 
-stack_region* stack_region_create(char* base, size_t capacity) {
+stack_region* stack_region_create(char* base, size_t capacity, tm_allocator* allocator) {
   stack_region* region = tm_bookkeeping_alloc(sizeof *region, "a stack's region");
   if (!region) {
     return NULL;
   }
   region->base = base;
   region->capacity = capacity;
-  if (grow_segments(region) != TM_OK) {
+  if (grow_segments(region, allocator) != TM_OK) {
     stack_region_destroy(region);
     return NULL;
   }
@@ -56,9 +67,9 @@ void stack_region_destroy(stack_region* region) {
   tm_bookkeeping_free(region);
 }
 
-tm_status stack_region_add_records(stack_region* region) {
+tm_status stack_region_add_records(stack_region* region, tm_allocator* allocator) {
   if (region->segment_index + 1 == region->segment_count) {
-    TM_TRY(grow_segments(region));
+    TM_TRY(grow_segments(region, allocator));
   }
   enter_segment(region, region->segment_index + 1);
   return TM_OK;

@@ -23,7 +23,8 @@ typedef struct stack_region stack_region;
 // a block that comes back from another thread run out before it arrives.
 enum { STACK_RECORD_DEAD = 1 << 30 };
 
-// One block.
+// One block. While its slot is free, what is the same for every block of a region is set already:
+// the allocator, its stream, no uses, the region.
 typedef struct stack_record {
   tm_storage storage;    // must be first
   stack_region* region;  // what the block was bumped from
@@ -50,13 +51,14 @@ struct stack_region {
   bool retired;          // set aside by a reset until its last block is free
 };
 
-// Makes a region over `base`, with its first segment of records. NULL after raising on failure.
-stack_region* stack_region_create(char* base, size_t capacity);
+// Makes a region of `allocator` over `base`, with its first segment of records. NULL after raising
+// on failure.
+stack_region* stack_region_create(char* base, size_t capacity, tm_allocator* allocator);
 // Frees the region's bookkeeping; its block is the caller's.
 void stack_region_destroy(stack_region* region);
 
 // Makes room for one more record. On failure raises, and the region is unchanged.
-tm_status stack_region_add_records(stack_region* region);
+tm_status stack_region_add_records(stack_region* region, tm_allocator* allocator);
 
 // The record of the last block, dead or live; NULL in an empty region.
 stack_record* stack_region_top(const stack_region* region);

@@ -388,6 +388,7 @@ static bool free_general(tm_storage* storage) {
     return false;
   }
   if (storage->flags & TM_STORAGE_EMBEDDED_) {
+    storage->stream = allocator->stream;  // as its allocator made it
     allocator->vtable->free_storage(allocator, storage);
   } else {
     free_separate(storage, stream);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "alloc/stack_allocator.h"
 #include "tensor/memory.h"
 #include "tm/context/context.h"
 
@@ -90,7 +91,7 @@ static TM_COLD tm_tensor make_null(void) { return tm_null(); }
 
 // Multiplies `*size` by a size that must be above 0 for the hot path.
 static inline bool grow(int64_t* size, int64_t by) {
-  return TM_LIKELY(by > 0 && !__builtin_mul_overflow(*size, by, size));
+  return TM_LIKELY(by > 0) && TM_LIKELY(!__builtin_mul_overflow(*size, by, size));
 }
 
 // One size of a shape. The caller has just stored it: loading two at once would have to wait until
@@ -117,6 +118,30 @@ static __attribute__((noinline)) tm_tensor empty_of_rank_1(const tm_shape* shape
   tensor.layout.ranked = 2;
   tensor.layout.shape[0] = size;
   tensor.layout.stride[0] = 1;
+  set_memory(&tensor, storage, dtype);
+  return tensor;
+}
+
+static __attribute__((noinline)) tm_tensor empty_of_rank_2(const tm_shape* shape, tm_dtype dtype,
+                                                           tm_device device,
+                                                           tm_allocator* allocator) {
+  tm_tensor tensor;
+  const int64_t rows = load_size(shape, 0);
+  const int64_t columns = load_size(shape, 1);
+  int64_t size = columns;
+  bool unusual = true;
+  tm_storage* storage = NULL;
+  if (TM_LIKELY(columns > 0 && grow(&size, rows))) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
+  }
+  if (TM_UNLIKELY(!storage)) {
+    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+  }
+  tensor.layout.ranked = 3;
+  tensor.layout.shape[0] = rows;
+  tensor.layout.shape[1] = columns;
+  tensor.layout.stride[0] = columns;
+  tensor.layout.stride[1] = 1;
   set_memory(&tensor, storage, dtype);
   return tensor;
 }
@@ -178,11 +203,14 @@ static __attribute__((noinline)) tm_tensor empty_of_rank_4(const tm_shape* shape
   return tensor;
 }
 
-static tm_tensor empty_of_other_rank(const tm_shape* shape, tm_dtype dtype, tm_device device,
-                                     tm_allocator* allocator) {
+static __attribute__((noinline)) tm_tensor empty_with_calls(const tm_shape* shape, tm_dtype dtype,
+                                                            tm_device device,
+                                                            tm_allocator* allocator) {
   switch (shape->rank) {
     case 1:
       return empty_of_rank_1(shape, dtype, device, allocator);
+    case 2:
+      return empty_of_rank_2(shape, dtype, device, allocator);
     case 3:
       return empty_of_rank_3(shape, dtype, device, allocator);
     case 4:
@@ -192,30 +220,50 @@ static tm_tensor empty_of_other_rank(const tm_shape* shape, tm_dtype dtype, tm_d
   }
 }
 
-// Matrices, the commonest, come first: they save the second call.
+// The stack that a tensor from the context comes from; NULL where it comes from anything else, or
+// on another stream.
+static inline stack_allocator* find_stack(tm_device device, const tm_allocator* allocator) {
+  const tm_context* const context = tm_thread_.context;
+  if (TM_UNLIKELY(!context) || TM_UNLIKELY(allocator != NULL) || TM_UNLIKELY(device.id != -1) ||
+      TM_UNLIKELY((uint32_t)device.type >= TM_DEVICE_TYPES)) {
+    return NULL;
+  }
+  tm_allocator* const from = context->current[TM_SLOT_ALLOCATOR_ + device.type];
+  if (TM_UNLIKELY(!from) || TM_UNLIKELY(from->vtable != &stack_vtable_) ||
+      TM_UNLIKELY(context->current[TM_SLOT_STREAM_] != from->stream && !from->ignores_stream)) {
+    return NULL;
+  }
+  return (stack_allocator*)from;
+}
+
+// Matrices of the context's stack, the commonest, take no call.
 tm_tensor tm_empty_(const tm_shape* shape, tm_dtype dtype, tm_device device,
                     tm_allocator* allocator) {
   tm_tensor tensor;
-  if (shape->rank != 2) {
-    return empty_of_other_rank(shape, dtype, device, allocator);
-  }
+  stack_allocator* const stack = find_stack(device, allocator);
   const int64_t rows = load_size(shape, 0);
   const int64_t columns = load_size(shape, 1);
   int64_t size = columns;
-  bool unusual = true;
+  const int64_t bits = tm_dtype_bits(dtype);
   tm_storage* storage = NULL;
-  if (TM_LIKELY(columns > 0 && grow(&size, rows))) {
-    storage = take_storage(size, dtype, device, allocator, &unusual);
+  if (TM_LIKELY(stack != NULL) && TM_LIKELY(shape->rank == 2) && TM_LIKELY(columns > 0) &&
+      TM_LIKELY(grow(&size, rows) && grow(&size, bits))) {
+    storage = stack_try_alloc(stack, ((size_t)size + 7) / 8);
   }
   if (TM_UNLIKELY(!storage)) {
-    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+    return empty_with_calls(shape, dtype, device, allocator);
   }
   tensor.layout.ranked = 3;
   tensor.layout.shape[0] = rows;
   tensor.layout.shape[1] = columns;
   tensor.layout.stride[0] = columns;
   tensor.layout.stride[1] = 1;
-  set_memory(&tensor, storage, dtype);
+  tensor.storage = storage;
+  tensor.data = storage->data;
+  tensor.device.type = stack->base.device.type;
+  tensor.device.id = stack->base.device.id;
+  tensor.dtype = (uint8_t)dtype;
+  tensor.flags = 0;
   return tensor;
 }
 

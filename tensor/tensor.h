@@ -141,8 +141,15 @@ static inline void tm_release(tm_tensor* tensor) {
   tm_storage_release(storage);
 }
 
+// The same for a tensor that nobody looks at again: it need not become null. Private.
+static inline void tm_release_last_(const tm_tensor* tensor) {
+  if (!(tensor->flags & TM_BORROWED_)) {
+    tm_storage_release(tensor->storage);
+  }
+}
+
 // A tm_tensor variable that is released at the end of its block.
-#define tm_auto_tensor __attribute__((cleanup(tm_release))) tm_tensor
+#define tm_auto_tensor __attribute__((cleanup(tm_release_last_))) tm_tensor
 
 // Hands the tensor's reference on, for example out of the function that made it: `*tensor` becomes
 // null.
