@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Instructions per operation, counted by callgrind: repeatable where nanoseconds are not.
 
-    instructions.py PROGRAM                         prints them, C beside C++
-    instructions.py PROGRAM --committed FILE        fails where one grew by more than 10 % over FILE
-    instructions.py PROGRAM --committed FILE --update    writes FILE
-    instructions.py PROGRAM --cpp                   fails where C++ needs more than C
+    instructions.py PROGRAM --committed FILE      fails where one grew by more than 10 % over FILE
+    instructions.py PROGRAM --committed FILE --update       writes FILE
+    instructions.py PROGRAM --cpp                 fails where C++ needs more than C
+    instructions.py PROGRAM --all                 prints them all, C beside C++
+    instructions.py PROGRAM --profile OPERATION   prints which functions they are in
 
 PROGRAM is count_instructions. Counts hold for one compiler: under another, with a sanitizer, or
 without valgrind, the checks say so and pass. The exit status is 1 where a check fails, 2 where the
@@ -48,36 +49,43 @@ def fail(reason):
     sys.exit(2)
 
 
-def inclusive_costs(profile):
-    """Returns {number: instructions} of the functions measured<number> in a profile of callgrind."""
+def costs_of(profile):
+    """Returns what a profile of callgrind says: {function: instructions} of the functions' own, and
+    {number: instructions} of the functions measured<number> with all that they call."""
     names = {}
-    costs = {}
-    called = None
-    cost_follows = False
+    own = {}
+    inclusive = {}
+    function = called = None
+    is_call = False
     for line in profile.splitlines():
-        if cost_follows:
-            cost_follows = False
-            if called is not None:
-                costs[called] = costs.get(called, 0) + int(line.split()[1])
-            continue
-        match = re.match(r"c?fn=\((\d+)\)(?: (.*))?$", line)
+        match = re.match(r"(c?fn)=\((\d+)\)(?: (.*))?$", line)
         if match:
-            if match[2]:
-                names[match[1]] = match[2]
-            if line.startswith("c"):
-                function = re.search(r"\bmeasured<(\d+)", names[match[1]])
-                called = int(function[1]) if function else None
+            kind, number, name = match.groups()
+            if name:
+                names[number] = name
+            if kind == "fn":
+                function = names[number]
+            else:
+                called = re.search(r"\bmeasured<(\d+)", names[number])
         elif line.startswith("calls="):
-            cost_follows = True
-    return costs
+            is_call = True
+        elif re.match(r"[+*\d-]\S* \d+$", line):
+            cost = int(line.split()[1])
+            if not is_call:
+                own[function] = own.get(function, 0) + cost
+            elif called:
+                inclusive[int(called[1])] = inclusive.get(int(called[1]), 0) + cost
+            is_call = False
+    return own, inclusive
 
 
-def count(program):
-    """Returns what the program was compiled with, and {set: {operation: instructions}}."""
+def run_program(program, *options):
+    """Returns what the program printed, and the profile."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "callgrind.out"
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *options]
         run = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program, str(COUNT)],
+            [*command, program, str(COUNT)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -88,8 +96,14 @@ def count(program):
         if run.returncode != 0:
             last = "\n".join(run.stderr.splitlines()[-20:])
             fail(f"valgrind {program}: exit status {run.returncode}\n{last}")
-        costs = inclusive_costs(out.read_text())
-    compiler, *lines = run.stdout.splitlines()
+        return run.stdout, out.read_text()
+
+
+def count(program):
+    """Returns what the program was compiled with, and {set: {operation: instructions}}."""
+    printed, profile = run_program(program)
+    _, costs = costs_of(profile)
+    compiler, *lines = printed.splitlines()
     sets = {}
     for line in lines:
         number, name, operation = line.split("\t")
@@ -99,6 +113,20 @@ def count(program):
         for operation in operations:
             operations[operation] = round(operations[operation] - loop, 1)
     return compiler, sets
+
+
+def print_profile(program, wanted):
+    """Prints in which functions the instructions of an operation are."""
+    run = subprocess.run([program, "1"], stdout=subprocess.PIPE, text=True, check=True)
+    lines = [line.split("\t") for line in run.stdout.splitlines()[1:]]
+    numbers = [number for number, name, operation in lines if (name, operation) == ("tmcore", wanted)]
+    if not numbers:
+        fail(f"{wanted} is none of " + ", ".join(row[2] for row in lines if row[1] == "tmcore"))
+    _, profile = run_program(program, f"--toggle-collect=*measured<{numbers[0]}*")
+    own, _ = costs_of(profile)
+    for function, cost in sorted(own.items(), key=lambda item: -item[1]):
+        if cost >= COUNT:
+            print(f"{cost / COUNT:9.1f}  {function}")
 
 
 def read_committed(path):
@@ -185,33 +213,38 @@ def main():
     parser.add_argument("--committed", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--cpp", action="store_true")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--profile", metavar="OPERATION")
     arguments = parser.parse_args()
-    checks = arguments.cpp or (arguments.committed and not arguments.update)
+    checks = not (arguments.update or arguments.all or arguments.profile)
+    if not arguments.committed and not (arguments.cpp or arguments.all or arguments.profile):
+        parser.error("one of --committed, --cpp, --all and --profile is needed")
     if not shutil.which("valgrind"):
         (skip if checks else fail)("valgrind is not installed")
     if os.environ.get("COVERAGE_DIR"):
         skip("what coverage adds would be counted")
+    if arguments.profile:
+        print_profile(arguments.program, arguments.profile)
+        return
     compiler, sets = count(arguments.program)
     if "sanitizer" in compiler:
         (skip if checks else fail)(f"it was compiled by {compiler}")
     ours = sets["tmcore"]
-    if arguments.update:
-        if not arguments.committed:
-            parser.error("--update needs --committed")
+    if arguments.all:
+        print(compiler)
+        print_counts(sets)
+    elif arguments.update:
         write_committed(arguments.committed, compiler, ours)
     elif arguments.cpp:
         sys.exit(0 if check_cpp(ours, sets["tmcore.hpp"]) else 1)
-    elif arguments.committed:
+    else:
         same = check_threads(ours, sets["tmcore (thread)"])
         holds_for, committed = read_committed(arguments.committed)
-        if compiler != holds_for:
-            if not same:
-                sys.exit(1)
-            skip(f"the counts hold for {holds_for}, and this is {compiler}")
-        sys.exit(0 if check_growth(committed, ours) and same else 1)
-    else:
-        print(compiler)
-        print_counts(sets)
+        if compiler == holds_for:
+            sys.exit(0 if check_growth(committed, ours) and same else 1)
+        if not same:
+            sys.exit(1)
+        skip(f"the counts hold for {holds_for}, and this is {compiler}")
 
 
 if __name__ == "__main__":
