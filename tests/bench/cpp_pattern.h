@@ -118,6 +118,8 @@ class buffer {
   buffer(int64_t size, dtype type, const allocator& from);
   buffer(int64_t size, dtype type, device_type where) : buffer{size, type, current(where)} {}
 
+  [[nodiscard]] dtype type() const { return dtype_; }
+  [[nodiscard]] device where() const { return device_; }
   [[nodiscard]] buffer slice(int64_t base, int64_t size) const;
 
  private:
