@@ -159,6 +159,12 @@ void make_room_for_thread_locals(char** argv) {
 
 //===-- The command line --------------------------------------------------===//
 
+// `bazel run` starts the program elsewhere, and says where the caller is.
+std::string callers_path(const std::string& path) {
+  const char* const folder = std::getenv("BUILD_WORKING_DIRECTORY");
+  return folder && path.compare(0, 1, "/") != 0 ? std::string(folder) + "/" + path : path;
+}
+
 // Defaults first, so that what the caller says wins; --json FILE becomes google-benchmark's.
 std::vector<std::string> arguments_of(int argc, char** argv) {
   std::vector<std::string> result = {argv[0], "--benchmark_enable_random_interleaving=true",
@@ -166,9 +172,9 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
   for (int i = 1; i < argc; i++) {
     const std::string argument = argv[i];
     if (argument == "--json" && i + 1 < argc) {
-      result.push_back(std::string("--benchmark_out=") + argv[++i]);
+      result.push_back("--benchmark_out=" + callers_path(argv[++i]));
     } else if (argument.compare(0, 7, "--json=") == 0) {
-      result.push_back("--benchmark_out=" + argument.substr(7));
+      result.push_back("--benchmark_out=" + callers_path(argument.substr(7)));
     } else {
       result.push_back(argument);
     }
