@@ -13,6 +13,7 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -118,26 +119,29 @@ class collector : public benchmark::BenchmarkReporter {
       std::string name = run.run_name.function_name;
       if (!run.run_name.threads.empty()) name += "/" + run.run_name.threads;
       // The time of the processor leaves out what other programs took of it.
-      figures.add(name, by_hand ? run.GetAdjustedRealTime() : run.GetAdjustedCPUTime());
+      figures_.add(name, by_hand ? run.GetAdjustedRealTime() : run.GetAdjustedCPUTime());
     }
   }
 
-  bench::samples figures;
+  [[nodiscard]] const bench::samples& figures() const { return figures_; }
+
+ private:
+  bench::samples figures_;
 };
 
 // google-benchmark's JSON with a further member, "ratios".
 class json_reporter : public benchmark::JSONReporter {
  public:
-  explicit json_reporter(const collector& figures) : figures_{figures} {}
+  explicit json_reporter(const collector& collected) : collected_{collected} {}
 
   void Finalize() override {
     GetOutputStream() << "\n  ],\n  \"ratios\": ";
-    bench::print_json(figures_.figures, GetOutputStream());
+    bench::print_json(collected_.figures(), GetOutputStream());
     GetOutputStream() << "\n}\n";
   }
 
  private:
-  const collector& figures_;
+  const collector& collected_;
 };
 
 //===-- The process -------------------------------------------------------===//
@@ -155,6 +159,12 @@ void make_room_for_thread_locals(char** argv) {
 
 //===-- The command line --------------------------------------------------===//
 
+// `bazel run` starts the program elsewhere, and says where the caller is.
+std::string callers_path(const std::string& path) {
+  const char* const folder = std::getenv("BUILD_WORKING_DIRECTORY");
+  return folder && path.compare(0, 1, "/") != 0 ? std::string(folder) + "/" + path : path;
+}
+
 // Defaults first, so that what the caller says wins; --json FILE becomes google-benchmark's.
 std::vector<std::string> arguments_of(int argc, char** argv) {
   std::vector<std::string> result = {argv[0], "--benchmark_enable_random_interleaving=true",
@@ -162,9 +172,9 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
   for (int i = 1; i < argc; i++) {
     const std::string argument = argv[i];
     if (argument == "--json" && i + 1 < argc) {
-      result.push_back(std::string("--benchmark_out=") + argv[++i]);
+      result.push_back("--benchmark_out=" + callers_path(argv[++i]));
     } else if (argument.compare(0, 7, "--json=") == 0) {
-      result.push_back("--benchmark_out=" + argument.substr(7));
+      result.push_back("--benchmark_out=" + callers_path(argument.substr(7)));
     } else {
       result.push_back(argument);
     }
@@ -173,10 +183,9 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
 }
 
 bool is_given(const std::vector<std::string>& arguments, const char* option) {
-  for (const std::string& argument : arguments) {
-    if (argument.compare(0, std::strlen(option), option) == 0) return true;
-  }
-  return false;
+  return std::any_of(arguments.begin(), arguments.end(), [=](const std::string& argument) {
+    return argument.compare(0, std::strlen(option), option) == 0;
+  });
 }
 
 }  // namespace
@@ -186,6 +195,7 @@ int main(int argc, char** argv) {
   std::vector<std::string> arguments = arguments_of(argc, argv);
   const bool writes_json = is_given(arguments, "--benchmark_out=");
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size());
   for (std::string& argument : arguments) {
     pointers.push_back(argument.data());
   }
@@ -197,10 +207,10 @@ int main(int argc, char** argv) {
   std::cout << "bench: this program is not optimized: its figures say nothing without -c opt\n";
 #endif
   register_all();
-  collector figures;
-  json_reporter json{figures};
-  if (benchmark::RunSpecifiedBenchmarks(&figures, writes_json ? &json : nullptr) == 0) return 1;
-  const int missing = bench::print_table(figures.figures, std::cout);
+  collector collected;
+  json_reporter json{collected};
+  if (benchmark::RunSpecifiedBenchmarks(&collected, writes_json ? &json : nullptr) == 0) return 1;
+  const int missing = bench::print_table(collected.figures(), std::cout);
   std::cout
       << "\nns: median of the repetitions, time of the processor. ratio: to the yardstick, to "
          "the linked-in\nlibrary, or to the first of its kind; /peer: to the peer's time. "

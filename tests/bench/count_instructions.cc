@@ -22,10 +22,12 @@
 namespace {
 
 #if defined(__clang__)
-#define COMPILER "clang " __clang_version__
+#define COMPILER "clang " STRING(__clang_major__) "." STRING(__clang_minor__)
 #else
 #define COMPILER "gcc " __VERSION__
 #endif
+#define STRING(number) STRING2(number)
+#define STRING2(number) #number
 
 #if defined(__x86_64__)
 #define MACHINE "x86-64"

@@ -286,4 +286,43 @@ tensor tensor::transpose(int a, int b) const { return {buffer_, layout_.transpos
 
 tensor tensor::squeeze(int dim) const { return {buffer_, layout_.squeeze(dim)}; }
 
+//===-- Maps and batches of copies ----------------------------------------===//
+
+const tensor& tensor_map::at(const std::string& key) const {
+  const auto found = tensors_.find(key);
+  if (found == tensors_.end()) throw std::runtime_error("map: no " + key);
+  return found->second;
+}
+
+void tensor_map::produce(const std::string& key, tensor value) {
+  if (!tensors_.emplace(key, std::move(value)).second) throw std::runtime_error("map: " + key);
+}
+
+tensor tensor_map::consume(const std::string& key) {
+  const auto found = tensors_.find(key);
+  if (found == tensors_.end()) throw std::runtime_error("map: no " + key);
+  tensor value = std::move(found->second);
+  tensors_.erase(found);
+  return value;
+}
+
+void batch_copy::add(const void* source, int64_t bytes, void* destination) {
+  const auto* const from = static_cast<const char*>(source);
+  auto* const to = static_cast<char*>(destination);
+  if (in_group_ && !sizes_.empty() && from == sources_.back() + sizes_.back() &&
+      to == destinations_.back() + sizes_.back()) {
+    sizes_.back() += bytes;
+    return;
+  }
+  sources_.push_back(from);
+  destinations_.push_back(to);
+  sizes_.push_back(bytes);
+}
+
+void batch_copy::clear() {
+  sources_.clear();
+  destinations_.clear();
+  sizes_.clear();
+}
+
 }  // namespace cpp_pattern

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -117,6 +118,8 @@ class buffer {
   buffer(int64_t size, dtype type, const allocator& from);
   buffer(int64_t size, dtype type, device_type where) : buffer{size, type, current(where)} {}
 
+  [[nodiscard]] dtype type() const { return dtype_; }
+  [[nodiscard]] device where() const { return device_; }
   [[nodiscard]] buffer slice(int64_t base, int64_t size) const;
 
  private:
@@ -142,6 +145,32 @@ class tensor {
  private:
   layout layout_;
   buffer buffer_;
+};
+
+//===-- Maps and batches of copies ----------------------------------------===//
+
+class tensor_map {
+ public:
+  [[nodiscard]] const tensor& at(const std::string& key) const;
+  void produce(const std::string& key, tensor value);
+  tensor consume(const std::string& key);
+
+ private:
+  std::unordered_map<std::string, tensor> tensors_;
+};
+
+class batch_copy {
+ public:
+  // In a group, a piece that continues the last one at both ends is merged into it.
+  void set_group(bool is_open) { in_group_ = is_open; }
+  void add(const void* source, int64_t bytes, void* destination);
+  void clear();
+
+ private:
+  std::vector<const char*> sources_;
+  std::vector<char*> destinations_;
+  std::vector<int64_t> sizes_;
+  bool in_group_ = false;
 };
 
 }  // namespace cpp_pattern

@@ -1,6 +1,10 @@
 // The operations in the C++ pattern that tmcore stands in for.
 
 #include "tests/bench/cpp_pattern.h"
+
+#include <utility>
+#include <vector>
+
 #include "tests/bench/operations.h"
 
 #define NOINLINE __attribute__((noinline))
@@ -191,6 +195,64 @@ void layout_permute(long count) {
   }
 }
 
+//===-- Batches of copies and maps ----------------------------------------===//
+
+struct copies {
+  cpp_pattern::batch_copy batch;
+  std::vector<char> source = std::vector<char>(size_t{2} * bench::PIECES * bench::ROW_BYTES);
+  std::vector<char> destination = std::vector<char>(source.size());
+};
+
+// Rows that are `step` rows apart.
+void record(bool in_group, long step, long count) {
+  static thread_local copies work;
+  for (long done = 0; done < count; done += bench::PIECES) {
+    work.batch.set_group(in_group);
+    for (long i = 0; i < bench::PIECES && done + i < count; i++) {
+      const long first = i * step * bench::ROW_BYTES;
+      work.batch.add(work.source.data() + first, bench::ROW_BYTES, work.destination.data() + first);
+    }
+    work.batch.set_group(false);
+    work.batch.clear();
+  }
+}
+
+void batch_contiguous(long count) { record(true, 1, count); }
+
+void batch_pointers(long count) { record(false, 2, count); }
+
+cpp_pattern::tensor_map make_map() {
+  cpp_pattern::tensor_map map;
+  for (const char* key : bench::keys) {
+    map.produce(key, {cpp_pattern::layout{{4}}, dtype::f16, device_type::host});
+  }
+  return map;
+}
+
+cpp_pattern::tensor_map& my_map() {
+  static thread_local cpp_pattern::tensor_map map = make_map();
+  return map;
+}
+
+void map_find(long count) {
+  const cpp_pattern::tensor_map& map = my_map();
+  for (long i = 0; i < count; i++) {
+    keep(&map.at(opaque(bench::keys[i % bench::key_count])));
+  }
+}
+
+void map_produce_consume(long count) {
+  cpp_pattern::tensor_map& map = my_map();
+  const char* const key = opaque(bench::keys[2]);
+  cpp_pattern::tensor tensor = map.consume(key);
+  for (long i = 0; i < count; i++) {
+    map.produce(key, std::move(tensor));
+    tensor = map.consume(key);
+    keep(&tensor);
+  }
+  map.produce(key, std::move(tensor));
+}
+
 constexpr bench::operation operations[] = {
     {"scope", scope},
     {"two_scopes", two_scopes},
@@ -210,6 +272,11 @@ constexpr bench::operation operations[] = {
     {"layout_slice", layout_slice},
     {"layout_coalesce", layout_coalesce},
     {"layout_permute", layout_permute},
+    {"batch_contiguous", batch_contiguous},
+    {"batch_scattered", batch_pointers},
+    {"batch_pointers", batch_pointers},
+    {"map_find", map_find},
+    {"map_produce_consume", map_produce_consume},
 };
 
 }  // namespace

@@ -22,6 +22,16 @@ struct operation_set {
 // The work. A tensor has ROWS x COLUMNS elements of 2 bytes, 4 KiB; a layer has TENSORS of them.
 enum { ROWS = 16, COLUMNS = 128, BYTES = ROWS * COLUMNS * 2, TENSORS = 10, TRACE_DEPTH = 8 };
 
+// A batch has PIECES copies of a row before it is emptied; a map has the tensors of `keys`.
+enum { PIECES = 1024, ROW_BYTES = COLUMNS * 2 };
+constexpr const char* keys[] = {
+    "input_ids",    "positions",     "hidden_states",   "residual",
+    "q_cu_seqlens", "k_cu_seqlens",  "block_ptrs",      "cu_block_counts",
+    "rope_base",    "finished",      "logits",          "last_token",
+    "sampled_ids",  "sampled_probs", "sequence_length", "output_ids",
+};
+constexpr size_t key_count = sizeof keys / sizeof *keys;
+
 // Keeps the compiler from seeing through what was just done: `pointer` escapes, and all that lies
 // in memory may have changed.
 inline void keep(const void* pointer) { __asm__ volatile("" : : "r"(pointer) : "memory"); }

@@ -52,9 +52,9 @@ const Functions& loaded() {
 
 class mimalloc {
  public:
-  void* allocate(size_t bytes) { return functions_.allocate(bytes); }
-  void release(void* block, size_t /*bytes*/) { functions_.release(block); }
-  void end_scope() {}
+  void* allocate(size_t bytes) const { return functions_.allocate(bytes); }
+  void release(void* block, size_t /*bytes*/) const { functions_.release(block); }
+  static void end_scope() {}
 
  private:
   mimalloc_functions functions_ = loaded<mimalloc_functions>();
@@ -62,9 +62,9 @@ class mimalloc {
 
 class jemalloc {
  public:
-  void* allocate(size_t bytes) { return functions_.allocate(bytes, 0); }
-  void release(void* block, size_t bytes) { functions_.release(block, bytes, 0); }
-  void end_scope() {}
+  void* allocate(size_t bytes) const { return functions_.allocate(bytes, 0); }
+  void release(void* block, size_t bytes) const { functions_.release(block, bytes, 0); }
+  static void end_scope() {}
 
  private:
   jemalloc_functions functions_ = loaded<jemalloc_functions>();
@@ -99,7 +99,7 @@ class pmr_pool {
  public:
   void* allocate(size_t bytes) { return interface_->allocate(bytes, BLOCK_ALIGNMENT); }
   void release(void* block, size_t bytes) { interface_->deallocate(block, bytes, BLOCK_ALIGNMENT); }
-  void end_scope() {}
+  static void end_scope() {}
 
  private:
   static std::pmr::memory_resource* mine() {
@@ -121,8 +121,8 @@ class talloc_context {
   talloc_context& operator=(const talloc_context&) = delete;
   ~talloc_context() { talloc_free(context_); }
   void* allocate(size_t bytes) { return talloc_size(context_, bytes); }
-  void release(void* block, size_t /*bytes*/) { talloc_free(block); }
-  void end_scope() {}
+  static void release(void* block, size_t /*bytes*/) { talloc_free(block); }
+  static void end_scope() {}
 
  private:
   void* context_ = talloc_new(nullptr);

@@ -68,7 +68,7 @@ void among_live(benchmark::State& state, int count) {
   }
   const int64_t rows = opaque(int64_t{ROWS});
   const int64_t columns = opaque(int64_t{COLUMNS});
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     tm_auto_tensor tensor = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
     keep(&tensor);
   }

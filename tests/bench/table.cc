@@ -63,6 +63,7 @@ std::vector<row> operation_rows() {
       {"trace text, depth 8", "tmcore/trace_text", "", 400, ""},
       {"batch copy, a contiguous piece", "tmcore/batch_contiguous", "", 1.2, ""},
       {"batch copy, a scattered piece", "tmcore/batch_scattered", "", 2, ""},
+      {"batch copy, pointers", "tmcore/batch_pointers", "", 2, ""},
       {"map find", "tmcore/map_find", "", 5, ""},
       {"map produce and consume", "tmcore/map_produce_consume", "", 20, ""},
   };
@@ -89,11 +90,11 @@ std::vector<row> thread_rows() {
   std::vector<row> rows;
   for (const char* operation :
        {"scope", "lookup", "stack_tensor", "layer", "host_tensor", "share", "slice"}) {
-    const std::string name = std::string("threads/") + operation;
+    const std::string name = std::string("threads/") + operation + "/";
     for (const int threads : thread_counts) {
-      const std::string n = std::to_string(threads);
-      rows.push_back({std::string(operation) + ", threads: " + n, name + "/threads:" + n,
-                      name + "/threads:1", none, ""});
+      const std::string suffix = "threads:" + std::to_string(threads);
+      const std::string title = std::string(operation) + ", ";
+      rows.push_back({title + suffix, name + suffix, name + "threads:1", none, ""});
     }
   }
   return rows;

@@ -16,6 +16,7 @@ namespace {
 
 using bench::keep;
 using bench::opaque;
+using bench::PIECES;
 
 [[noreturn]] void fail() {
   (void)std::fprintf(stderr, "bench: %s\n", tm_last_error()->message);
@@ -28,8 +29,6 @@ tm_tensor checked(tm_tensor tensor) {
 }
 
 // What a thread works with; each has its own.
-enum { PIECES = 1024, KEYS = 16 };
-
 class world {
  public:
   world() {
@@ -315,6 +314,17 @@ class copies {
     }
   }
 
+  // The same rows with a gap, by pointers.
+  void record_pointers(long count) {
+    const auto* from = static_cast<const int16_t*>(all_source_.data);
+    auto* to = static_cast<int16_t*>(all_destination_.data);
+    for (long i = 0; i < count; i++) {
+      if (!TM_BATCH_COPY_ADD_N(batch_, from, bench::COLUMNS, to)) fail();
+      from += ptrdiff_t{2} * bench::COLUMNS;
+      to += ptrdiff_t{2} * bench::COLUMNS;
+    }
+  }
+
  private:
   tm_batch_copy* batch_ = tm_batch_copy_create();
   tm_buffer all_source_;
@@ -344,20 +354,21 @@ void batch_scattered(long count) {
   }
 }
 
-//===-- Maps --------------------------------------------------------------===//
+void batch_pointers(long count) {
+  copies& work = my_copies();
+  for (long done = 0; done < count; done += PIECES) {
+    work.record_pointers(std::min(count - done, long{PIECES}));
+    tm_batch_copy_clear(work.batch());
+  }
+}
 
-constexpr const char* keys[KEYS] = {
-    "input_ids",    "positions",     "hidden_states",   "residual",
-    "q_cu_seqlens", "k_cu_seqlens",  "block_ptrs",      "cu_block_counts",
-    "rope_base",    "finished",      "logits",          "last_token",
-    "sampled_ids",  "sampled_probs", "sequence_length", "output_ids",
-};
+//===-- Maps --------------------------------------------------------------===//
 
 class named_tensors {
  public:
   named_tensors() {
     if (!map_) fail();
-    for (const char* key : keys) {
+    for (const char* key : bench::keys) {
       tm_tensor tensor = checked(tm_empty_from(tm_host_allocator(), TM_SHAPE(4), TM_F16));
       if (tm_tensor_map_produce(map_, key, &tensor) != TM_OK) fail();
     }
@@ -380,13 +391,13 @@ named_tensors& my_tensors() {
 void map_find(long count) {
   const tm_tensor_map* const map = my_tensors().map();
   for (long i = 0; i < count; i++) {
-    keep(tm_tensor_map_at(map, opaque(keys[i % KEYS])));
+    keep(tm_tensor_map_at(map, opaque(bench::keys[i % bench::key_count])));
   }
 }
 
 void map_produce_consume(long count) {
   tm_tensor_map* const map = my_tensors().map();
-  const char* const key = opaque(keys[2]);
+  const char* const key = opaque(bench::keys[2]);
   tm_tensor tensor = checked(tm_tensor_map_consume(map, key));
   for (long i = 0; i < count; i++) {
     if (tm_tensor_map_produce(map, key, &tensor) != TM_OK) fail();
@@ -429,6 +440,7 @@ constexpr bench::operation operations[] = {
     {"layout_permute", watched<layout_permute>},
     {"batch_contiguous", watched<batch_contiguous>},
     {"batch_scattered", watched<batch_scattered>},
+    {"batch_pointers", watched<batch_pointers>},
     {"map_find", watched<map_find>},
     {"map_produce_consume", watched<map_produce_consume>},
 };

@@ -6,7 +6,12 @@
 
 #include "tests/bench/operations.h"
 
-#define NOINLINE __attribute__((noinline))
+// As if in a library: the compiler knows nothing of the function where it is called.
+#if __has_attribute(noipa)
+#define OUT_OF_LINE __attribute__((noipa))
+#else
+#define OUT_OF_LINE __attribute__((noinline))
+#endif
 
 namespace {
 
@@ -23,13 +28,13 @@ struct pushed_values {
 
 thread_local pushed_values pushed;
 
-NOINLINE void push(void* value) {
+OUT_OF_LINE void push(void* value) {
   pushed.slot[pushed.depth++] = value;
   pushed.top = value;
   keep(&pushed);
 }
 
-NOINLINE void pop() {
+OUT_OF_LINE void pop() {
   pushed.depth--;
   pushed.top = pushed.slot[pushed.depth];
   keep(&pushed);
@@ -53,7 +58,7 @@ void thread_local_read(long count) {
 alignas(256) char region[1 << 20];
 thread_local size_t bumped;
 
-NOINLINE void* bump(size_t bytes) {
+OUT_OF_LINE void* bump(size_t bytes) {
   bytes = (bytes + 255) & ~size_t{255};
   if (bytes > sizeof region - bumped) return nullptr;
   void* const block = region + bumped;
@@ -61,7 +66,7 @@ NOINLINE void* bump(size_t bytes) {
   return block;
 }
 
-NOINLINE void rewind_to(const void* block) {
+OUT_OF_LINE void rewind_to(const void* block) {
   bumped = static_cast<size_t>(static_cast<const char*>(block) - region);
 }
 
@@ -83,7 +88,7 @@ struct ideal {
   int rank;
 };
 
-NOINLINE bool make(ideal* tensor, const int64_t* shape, int rank, size_t bits) {
+OUT_OF_LINE bool make(ideal* tensor, const int64_t* shape, int rank, size_t bits) {
   int64_t size = 1;
   tensor->rank = rank;
   for (int i = rank - 1; i >= 0; i--) {
@@ -100,7 +105,7 @@ NOINLINE bool make(ideal* tensor, const int64_t* shape, int rank, size_t bits) {
   return true;
 }
 
-NOINLINE void release(const ideal* tensor) {
+OUT_OF_LINE void release(const ideal* tensor) {
   bumped = static_cast<size_t>(static_cast<char*>(tensor->data) - region);
 }
 
