@@ -20,13 +20,17 @@ static inline tm_text tm_text_of_(char* buffer, size_t size) {
   return (tm_text){.start = buffer, .used = 0, .limit = size - 1, .cut = false};
 }
 
+// In the common case the length is what it was: one that is known is no call of memcpy.
 static inline void tm_text_add_(tm_text* text, const char* piece, size_t length) {
-  if (length > text->limit - text->used) {
-    length = text->limit - text->used;
+  const size_t room = text->limit - text->used;
+  if (length <= room) {
+    memcpy(text->start + text->used, piece, length);
+    text->used += length;
+  } else {
+    memcpy(text->start + text->used, piece, room);
+    text->used = text->limit;
     text->cut = true;
   }
-  memcpy(text->start + text->used, piece, length);
-  text->used += length;
 }
 
 static inline void tm_text_add_string_(tm_text* text, const char* piece) {

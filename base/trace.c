@@ -33,6 +33,9 @@ typedef struct walk {
   uintptr_t other_page;        // and the last one asked about
   const tm_trace_frame* seen;  // a frame passed before, for noticing circles (Brent's algorithm)
   size_t steps, limit;         // since `seen`; until the next one
+  const char* file;            // the last one shown, since scopes of one file often follow each
+  const char* shown;           // other; and what is shown of it,
+  size_t shown_length;         // bytes
 } walk;
 
 static walk walk_start(void) {
@@ -181,10 +184,19 @@ static void add_name(walk* w, tm_text* text) {
   tm_text_add_string_(text, name);
 }
 
+static void add_file(walk* w, tm_text* text) {
+  if (w->frame.file != w->file || !w->file) {
+    w->file = w->frame.file;
+    w->shown = tm_source_path_(w->file);
+    w->shown_length = strlen(w->shown);
+  }
+  tm_text_add_(text, w->shown, w->shown_length);
+}
+
 static void add_frame(walk* w, tm_text* text) {
   add_name(w, text);
   tm_text_add_(text, " (", 2);
-  tm_text_add_string_(text, tm_source_path_(w->frame.file));
+  add_file(w, text);
   tm_text_add_(text, ":", 1);
   tm_text_add_number_(text, w->frame.place / 4);
   tm_text_add_(text, ")", 1);

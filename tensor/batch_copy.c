@@ -49,10 +49,13 @@ static tm_status reserve(tm_batch_copy* batch, size_t pieces) {
                           &batch->place_capacity, "memories");
   batch->places = array;
   if (status == TM_OK) {
+    const size_t count = tm_batch_count_(batch);
+    size_t capacity = tm_batch_capacity_(batch);
     array = batch->pieces;
-    status = grow(&array, sizeof *batch->pieces, batch->piece_count, pieces, &batch->piece_capacity,
-                  "pieces");
+    status = grow(&array, sizeof *batch->pieces, count, pieces, &capacity, "pieces");
     batch->pieces = array;
+    batch->front.next = batch->pieces + count;
+    batch->front.end = batch->pieces + capacity;
   }
   return status;
 }
@@ -79,43 +82,79 @@ static uint32_t place_of(tm_batch_copy* batch, const tm_tensor* tensor) {
   return (uint32_t)count;
 }
 
-// Whether `next` goes on where `last` ends, in one storage at both ends, and the two together read
-// nothing that they write.
-static bool continues(const tm_batch_copy* batch, const tm_batch_piece_* last,
-                      const tm_batch_piece_* next) {
-  if (last->source != next->source || last->destination != next->destination ||
-      !batch->places[next->source].storage || !batch->places[next->destination].storage ||
-      last->from + last->bytes != next->from || last->to + last->bytes != next->to) {
-    return false;
-  }
-  const size_t bytes = last->bytes + next->bytes;  // within a storage
-  const uintptr_t from = (uintptr_t)last->from;
-  const uintptr_t to = (uintptr_t)last->to;
-  return from + bytes <= to || to + bytes <= from;
+// Whether the piece goes on where the last one ends, in the same storages, and the two together
+// read nothing that they write.
+static bool continues(const tm_batch_front_* last, const tm_batch_piece_* piece) {
+  return last->until && piece->from == last->until && piece->source == last->next[-1].source &&
+         piece->destination == last->next[-1].destination &&
+         (uintptr_t)piece->to - (uintptr_t)piece->from == last->distance &&
+         tm_batch_bytes_(piece) <= (uintptr_t)last->limit - (uintptr_t)piece->from;
+}
+
+// Lets the piece, which is the last one, be continued: up to where one of its ends reaches the
+// other.
+static void let_continue(tm_batch_front_* last, const tm_batch_piece_* piece) {
+  const size_t ahead = (uintptr_t)piece->to - (uintptr_t)piece->from;
+  const size_t behind = 0 - ahead;
+  last->until = piece->until;
+  last->limit = (const char*)((uintptr_t)piece->from + (ahead < behind ? ahead : behind));
+  last->distance = ahead;
 }
 
 // Adds a piece, for which there is room.
 static void put(tm_batch_copy* batch, const tm_batch_piece_* piece) {
-  if (batch->in_group && batch->piece_count > batch->group_first) {
-    tm_batch_piece_* last = &batch->pieces[batch->piece_count - 1];
-    if (continues(batch, last, piece)) {
-      last->bytes += piece->bytes;
-      return;
-    }
+  tm_batch_front_* last = &batch->front;
+  if (continues(last, piece)) {
+    last->until = piece->until;
+    last->next[-1].until = piece->until;
+    last->continued++;
+    return;
   }
-  batch->pieces[batch->piece_count++] = *piece;
+  *last->next++ = *piece;
+  last->until = NULL;
+  if (last->in_group && batch->places[piece->source].storage &&
+      batch->places[piece->destination].storage) {
+    let_continue(last, piece);
+  }
+}
+
+// No copy is like the last one.
+static void forget_last(tm_batch_front_* last) {
+  last->source = NULL;
+  last->destination = NULL;
+  last->dtype = TM_DTYPE_NULL;
+}
+
+// What follows is compared with this copy, if it is one that says all: in storages, which know
+// where they lie, and of whole bytes.
+static void remember_last(tm_batch_front_* last, const tm_tensor* source,
+                          const tm_tensor* destination) {
+  const int bits = tm_dtype_bits(tm_dtype_of(source));
+  forget_last(last);
+  if (source->storage && destination->storage && bits >= 8) {
+    last->source = source->storage;
+    last->destination = destination->storage;
+    last->source_index = last->next[-1].source;
+    last->destination_index = last->next[-1].destination;
+    last->dtype = source->dtype;
+    last->element = (size_t)bits / 8;
+  }
+}
+
+static void move(tm_batch_piece_* piece, int64_t source, int64_t destination) {
+  piece->from += source;
+  piece->until += source;
+  piece->to += destination;
 }
 
 // Steps to the next run; false past the last. The piece's addresses follow.
 static bool next_run(const tm_copy_plan_* plan, int64_t* index, tm_batch_piece_* piece) {
   for (int32_t i = plan->rank - 1; i >= 0; i--) {
-    piece->from += plan->source[i];
-    piece->to += plan->destination[i];
+    move(piece, plan->source[i], plan->destination[i]);
     if (++index[i] < plan->count[i]) {
       return true;
     }
-    piece->from -= plan->count[i] * plan->source[i];
-    piece->to -= plan->count[i] * plan->destination[i];
+    move(piece, -plan->count[i] * plan->source[i], -plan->count[i] * plan->destination[i]);
     index[i] = 0;
   }
   return false;
@@ -152,11 +191,12 @@ tm_status tm_batch_copy_add_checked_(tm_batch_copy* batch, const tm_tensor* sour
     batch->dry_bytes += tm_byte_size(source);
     return TM_OK;
   }
-  TM_TRY(reserve(batch, runs_of(&plan)));
+  const size_t runs = runs_of(&plan);
+  TM_TRY(reserve(batch, runs));
   tm_batch_piece_ piece;
   piece.from = source->data;
+  piece.until = piece.from + plan.run;
   piece.to = destination->data;
-  piece.bytes = plan.run;
   piece.source = place_of(batch, source);
   piece.destination = place_of(batch, destination);
   piece.wave = 0;
@@ -164,16 +204,17 @@ tm_status tm_batch_copy_add_checked_(tm_batch_copy* batch, const tm_tensor* sour
   do {
     put(batch, &piece);
   } while (next_run(&plan, index, &piece));
-  batch->added++;
+  remember_last(&batch->front, source, destination);
+  batch->front.continued += 1 - runs;
   return TM_OK;
 }
 
 tm_batch_mark_ tm_batch_copy_mark_(const tm_batch_copy* batch) {
   tm_batch_mark_ mark;
-  mark.piece_count = batch->piece_count;
+  mark.front = batch->front;
+  mark.piece_count = tm_batch_count_(batch);
   mark.place_count = batch->place_count;
-  mark.last_bytes = batch->piece_count ? batch->pieces[batch->piece_count - 1].bytes : 0;
-  mark.added = batch->added;
+  mark.last_until = mark.piece_count ? batch->front.next[-1].until : NULL;
   mark.dry_copies = batch->dry_copies;
   mark.dry_bytes = batch->dry_bytes;
   return mark;
@@ -186,11 +227,13 @@ static void drop_places(tm_batch_copy* batch, size_t kept) {
 }
 
 void tm_batch_copy_take_back_(tm_batch_copy* batch, const tm_batch_mark_* mark) {
-  batch->piece_count = mark->piece_count;
+  tm_batch_piece_* const end = batch->front.end;  // the array may have grown since
+  batch->front = mark->front;
+  batch->front.next = batch->pieces + mark->piece_count;
+  batch->front.end = end;
   if (mark->piece_count > 0) {
-    batch->pieces[mark->piece_count - 1].bytes = mark->last_bytes;
+    batch->front.next[-1].until = mark->last_until;
   }
-  batch->added = mark->added;
   batch->dry_copies = mark->dry_copies;
   batch->dry_bytes = mark->dry_bytes;
   drop_places(batch, mark->place_count);
@@ -215,16 +258,17 @@ void tm_batch_copy_release(tm_batch_copy* batch) {
 
 void tm_batch_copy_clear(tm_batch_copy* batch) {
   if (batch) {
-    batch->piece_count = 0;
-    batch->group_first = 0;
-    batch->added = 0;
+    batch->front.next = batch->pieces;
+    batch->front.until = NULL;
+    batch->front.continued = 0;
+    forget_last(&batch->front);
     batch->dry_copies = 0;
     batch->dry_bytes = 0;
     drop_places(batch, 0);
   }
 }
 
-size_t tm_batch_copy_size(const tm_batch_copy* batch) { return batch ? batch->piece_count : 0; }
+size_t tm_batch_copy_size(const tm_batch_copy* batch) { return batch ? tm_batch_count_(batch) : 0; }
 
 tm_batch_copy_counts tm_batch_copy_counted(const tm_batch_copy* batch) {
   tm_batch_copy_counts none;
@@ -243,8 +287,8 @@ tm_status tm_batch_copy_add(tm_batch_copy* batch, const tm_tensor* source,
   return tm_batch_copy_add_checked_(batch, source, destination);
 }
 
-tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch, const tm_buffer* source,
-                                   const tm_buffer* destination) {
+tm_status tm_batch_copy_add_buffer_(tm_batch_copy* batch, const tm_buffer* source,
+                                    const tm_buffer* destination) {
   tm_tensor from;
   tm_tensor to;
   TM_TRY(tm_copy_front_(source, source->size, &from));
@@ -252,8 +296,8 @@ tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch, const tm_buffer* source
   return tm_batch_copy_add(batch, &from, &to);
 }
 
-tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch, const tm_buffer* source, int64_t count,
-                                     const tm_buffer* destination) {
+tm_status tm_batch_copy_add_buffer_n_(tm_batch_copy* batch, const tm_buffer* source, int64_t count,
+                                      const tm_buffer* destination) {
   tm_tensor from;
   tm_tensor to;
   TM_TRY(tm_copy_front_(source, count, &from));
@@ -281,15 +325,24 @@ void* tm_batch_copy_add_n_(tm_batch_copy* batch, const void* source, int64_t cou
 
 //===-- Groups ------------------------------------------------------------===//
 
+void tm_batch_open_group_(tm_batch_copy* batch) {
+  batch->front.in_group = true;
+  batch->front.until = NULL;
+}
+
+void tm_batch_close_group_(tm_batch_copy* batch) {
+  batch->front.in_group = false;
+  batch->front.until = NULL;
+}
+
 tm_status tm_batch_copy_begin_group(tm_batch_copy* batch) {
   if (!batch) {
     return TM_NULL_HANDLE("the batch of copies");
   }
-  if (batch->in_group) {
+  if (batch->front.in_group) {
     return TM_RAISE(TM_ERR_INVALID, "batch copy: a group is begun inside a group");
   }
-  batch->in_group = true;
-  batch->group_first = batch->piece_count;
+  tm_batch_open_group_(batch);
   return TM_OK;
 }
 
@@ -297,10 +350,10 @@ tm_status tm_batch_copy_end_group(tm_batch_copy* batch) {
   if (!batch) {
     return TM_NULL_HANDLE("the batch of copies");
   }
-  if (!batch->in_group) {
+  if (!batch->front.in_group) {
     return TM_RAISE(TM_ERR_INVALID, "batch copy: a group is ended that was not begun");
   }
-  batch->in_group = false;
+  tm_batch_close_group_(batch);
   return TM_OK;
 }
 
@@ -312,4 +365,4 @@ tm_batch_copy* tm_batch_copy_enter_group_(tm_batch_copy* batch, const char* file
 }
 
 // A block that ended its group itself leaves nothing to end.
-void tm_batch_copy_leave_group_(tm_batch_copy** batch) { (*batch)->in_group = false; }
+void tm_batch_copy_leave_group_(tm_batch_copy** batch) { tm_batch_close_group_(*batch); }

@@ -36,9 +36,12 @@
 #ifndef TM_TENSOR_BATCH_COPY_H_
 #define TM_TENSOR_BATCH_COPY_H_
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tm/alloc/device.h"
+#include "tm/alloc/storage.h"
 #include "tm/base/attributes.h"
 #include "tm/base/status.h"
 #include "tm/tensor/buffer.h"
@@ -75,8 +78,9 @@ static inline void tm_batch_copy_close_(tm_batch_copy** batch) { tm_batch_copy_r
 
 // Adds the copy of the elements of `source` to `destination`, of one shape and one dtype. Layouts
 // may be strided: every contiguous run is a piece of its own. No elements: nothing is added.
-// Ownership: the batch holds references to both memories until it is run or cleared. Memory that is
-//            borrowed from outside is its owner's to keep until then.
+// Ownership: the batch holds a reference to both memories until it is run or cleared, one however
+//            many copies lie in them. Memory that is borrowed from outside is its owner's to keep
+//            until then.
 // Errors: TM_ERR_INVALID (null; shapes or dtypes differ; the two overlap; elements of the
 //         destination overlap each other; a run of elements narrower than a byte that is no whole
 //         number of bytes), TM_ERR_NO_MEMORY, TM_ERR_OVERFLOW (2^32 pieces). On error the batch is
@@ -84,17 +88,19 @@ static inline void tm_batch_copy_close_(tm_batch_copy** batch) { tm_batch_copy_r
 TM_API TM_NODISCARD tm_status tm_batch_copy_add(tm_batch_copy* batch, const tm_tensor* source,
                                                 const tm_tensor* destination);
 
-// The same for buffers of one size and dtype.
-TM_API TM_NODISCARD tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch,
-                                                       const tm_buffer* source,
-                                                       const tm_buffer* destination);
+// The same for buffers of one size and dtype. Where the copy before was between the same two
+// storages, this is a few comparisons and stores, inlined.
+TM_NODISCARD static inline tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch,
+                                                              const tm_buffer* source,
+                                                              const tm_buffer* destination);
 
 // The same for the first `count` elements of buffers of one dtype.
 // Errors: also TM_ERR_OUT_OF_RANGE (more than either has), TM_ERR_INVALID (`count` is negative;
 //         elements narrower than a byte that do not end at a whole one).
-TM_API TM_NODISCARD tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch,
-                                                         const tm_buffer* source, int64_t count,
-                                                         const tm_buffer* destination);
+TM_NODISCARD static inline tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch,
+                                                                const tm_buffer* source,
+                                                                int64_t count,
+                                                                const tm_buffer* destination);
 
 // Adds the copy of `count` elements between pointers to one type and returns the end of the copy,
 // `destination + count`, typed as `destination`; NULL on failure. The pointers may be to host,
@@ -148,6 +154,103 @@ TM_API size_t tm_batch_copy_size(const tm_batch_copy* batch);
 
 // All zero for NULL.
 TM_API tm_batch_copy_counts tm_batch_copy_counted(const tm_batch_copy* batch);
+
+//===-- What the inline functions use -------------------------------------===//
+
+// A contiguous range that is to be copied. Private.
+typedef struct tm_batch_piece_ {
+  const char* from;
+  const char* until;  // the end of what is read, behind `from`
+  char* to;
+  uint32_t source;       // index of the memory that is read,
+  uint32_t destination;  // and written
+  uint32_t wave;         // while running: the driver call it goes into, from 1; 0: the host's
+} tm_batch_piece_;
+
+// What every batch begins with: the copy that was added last, so that one like it need only be
+// compared with that. Private.
+typedef struct tm_batch_front_ {
+  tm_batch_piece_* next;          // where the next piece goes
+  tm_batch_piece_* end;           // of the room for pieces
+  const tm_storage* source;       // of the last copy, retained; NULL where the next one has to be
+  const tm_storage* destination;  // looked at whatever it is: then `dtype` is null
+  size_t element;                 // bytes of the dtype
+  const char* until;              // what continues the last piece begins here; NULL: nothing does
+  const char* limit;              // where that would reach what the piece writes, or the reverse
+  size_t distance;                // from what the piece reads to what it writes
+  uint64_t continued;             // copies that wait, beyond one for each piece; or modulo 2^64
+  uint32_t source_index;
+  uint32_t destination_index;
+  uint8_t dtype;
+  bool in_group;
+} tm_batch_front_;
+
+TM_API tm_status tm_batch_copy_add_buffer_(tm_batch_copy* batch, const tm_buffer* source,
+                                           const tm_buffer* destination);
+TM_API tm_status tm_batch_copy_add_buffer_n_(tm_batch_copy* batch, const tm_buffer* source,
+                                             int64_t count, const tm_buffer* destination);
+
+// Whether copies of `source` to `destination` differ from the last one in addresses and sizes only.
+// A storage is on one device.
+static inline bool tm_batch_is_like_last_(const tm_batch_front_* last, const tm_buffer* source,
+                                          const tm_buffer* destination) {
+  return source->storage == last->source && destination->storage == last->destination &&
+         source->dtype == last->dtype && destination->dtype == last->dtype;
+}
+
+// Adds a copy like the last one, of elements that both buffers have; false where that takes more:
+// memory, a closer look or an error.
+static inline bool tm_batch_add_like_last_(tm_batch_front_* last, const tm_buffer* source,
+                                           int64_t count, const tm_buffer* destination) {
+  const uintptr_t from = (uintptr_t)source->data;
+  const uintptr_t until = from + (size_t)count * last->element;  // within the storage
+  const size_t ahead = (uintptr_t)destination->data - from;      // or 2^64 minus how far behind
+  const size_t behind = 0 - ahead;
+  if (from == (uintptr_t)last->until && ahead == last->distance && until > from &&
+      until <= (uintptr_t)last->limit) {
+    last->until = (const char*)until;
+    last->next[-1].until = (const char*)until;
+    last->continued++;
+    return true;
+  }
+  if (until <= from || until - from > ahead || until - from > behind || last->next == last->end) {
+    return false;  // no elements, an overlap, no room
+  }
+  tm_batch_piece_* const piece = last->next++;
+  piece->from = (const char*)from;
+  piece->until = (const char*)until;
+  piece->to = (char*)destination->data;
+  piece->source = last->source_index;
+  piece->destination = last->destination_index;
+  if (last->in_group) {
+    last->until = (const char*)until;
+    last->limit = (const char*)(from + (ahead < behind ? ahead : behind));
+    last->distance = ahead;
+  }
+  return true;
+}
+
+static inline tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch, const tm_buffer* source,
+                                                 const tm_buffer* destination) {
+  tm_batch_front_* const last = (tm_batch_front_*)(void*)batch;
+  if (TM_LIKELY(last && tm_batch_is_like_last_(last, source, destination) &&
+                source->size == destination->size &&
+                tm_batch_add_like_last_(last, source, source->size, destination))) {
+    return TM_OK;
+  }
+  return tm_batch_copy_add_buffer_(batch, source, destination);
+}
+
+static inline tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch, const tm_buffer* source,
+                                                   int64_t count, const tm_buffer* destination) {
+  tm_batch_front_* const last = (tm_batch_front_*)(void*)batch;
+  if (TM_LIKELY(last && tm_batch_is_like_last_(last, source, destination) &&
+                (uint64_t)count <= (uint64_t)source->size && count <= destination->size &&
+                tm_batch_add_like_last_(last, source, count, destination))) {
+    return TM_OK;
+  }
+  return tm_batch_copy_add_buffer_n_(batch, source, count, destination);
+}
 
 TM_EXTERN_C_END
 

@@ -17,15 +17,6 @@
 #include "tm/tensor/batch_copy.h"
 #include "tm/tensor/tensor.h"
 
-typedef struct tm_batch_piece_ {
-  const char* from;
-  char* to;
-  size_t bytes;          // not 0
-  uint32_t source;       // index of a place
-  uint32_t destination;  // index of a place
-  uint32_t wave;         // while running: the driver call it goes into, from 1; 0: the host's
-} tm_batch_piece_;
-
 typedef struct tm_batch_place_ {
   tm_storage* storage;  // retained; NULL where none is known
   tm_device device;
@@ -47,20 +38,30 @@ typedef struct tm_batch_scratch_ {
 } tm_batch_scratch_;
 
 struct tm_batch_copy {
+  tm_batch_front_ front;  // must be first
   tm_batch_piece_* pieces;
-  size_t piece_count;
-  size_t piece_capacity;
   tm_batch_place_* places;
   size_t place_count;
   size_t place_capacity;
-  bool in_group;
-  size_t group_first;  // the first piece that may be merged into
-  uint64_t added;      // copies that wait
   uint64_t dry_copies;
   size_t dry_bytes;
   tm_batch_copy_counts counts;
   tm_batch_scratch_ scratch;
 };
+
+// Pieces that wait.
+static inline size_t tm_batch_count_(const tm_batch_copy* batch) {
+  return (size_t)(batch->front.next - batch->pieces);
+}
+
+// Pieces there is room for.
+static inline size_t tm_batch_capacity_(const tm_batch_copy* batch) {
+  return (size_t)(batch->front.end - batch->pieces);
+}
+
+static inline size_t tm_batch_bytes_(const tm_batch_piece_* piece) {
+  return (size_t)(piece->until - piece->from);
+}
 
 static inline bool tm_batch_host_place_(const tm_batch_place_* place) {
   return place->device.type != TM_DEVICE;
@@ -84,12 +85,16 @@ static inline bool tm_batch_reads_at_once_(const tm_batch_copy* batch,
 TM_NODISCARD tm_status tm_batch_copy_add_checked_(tm_batch_copy* batch, const tm_tensor* source,
                                                   const tm_tensor* destination);
 
+// Opens a group where none is open, and closes the one that is.
+void tm_batch_open_group_(tm_batch_copy* batch);
+void tm_batch_close_group_(tm_batch_copy* batch);
+
 // How far a batch was: what was added since can be taken back.
 typedef struct tm_batch_mark_ {
+  tm_batch_front_ front;
   size_t piece_count;
   size_t place_count;
-  size_t last_bytes;  // of the last piece, which may have been merged into
-  uint64_t added;
+  const char* last_until;  // of the last piece, which may have been continued
   uint64_t dry_copies;
   size_t dry_bytes;
 } tm_batch_mark_;

@@ -25,7 +25,7 @@ typedef struct lane {
 //===-- The host's pieces -------------------------------------------------===//
 
 static bool has_stream_pieces(const tm_batch_copy* batch) {
-  for (size_t i = 0; i < batch->piece_count; i++) {
+  for (size_t i = 0; i < tm_batch_count_(batch); i++) {
     if (!tm_batch_host_piece_(batch, &batch->pieces[i])) {
       return true;
     }
@@ -34,10 +34,10 @@ static bool has_stream_pieces(const tm_batch_copy* batch) {
 }
 
 static void copy_on_host(const tm_batch_copy* batch) {
-  for (size_t i = 0; i < batch->piece_count; i++) {
+  for (size_t i = 0; i < tm_batch_count_(batch); i++) {
     const tm_batch_piece_* piece = &batch->pieces[i];
     if (tm_batch_host_piece_(batch, piece)) {
-      memcpy(piece->to, piece->from, piece->bytes);
+      memcpy(piece->to, piece->from, tm_batch_bytes_(piece));
     }
   }
 }
@@ -69,7 +69,7 @@ static tm_status check_places(tm_batch_copy* batch, const lane* l) {
     batch->places[i].is_written = false;
   }
   const tm_batch_piece_* before = NULL;
-  for (size_t i = 0; i < batch->piece_count; i++) {
+  for (size_t i = 0; i < tm_batch_count_(batch); i++) {
     const tm_batch_piece_* piece = &batch->pieces[i];
     const bool again =
         before && before->source == piece->source && before->destination == piece->destination;
@@ -111,10 +111,10 @@ static tm_status record_uses(const tm_batch_copy* batch, const lane* l) {
 // Arrays of as many elements as there may be pieces.
 static tm_status reserve_calls(tm_batch_copy* batch) {
   tm_batch_scratch_* s = &batch->scratch;
-  const size_t capacity = batch->piece_capacity;
+  const size_t capacity = tm_batch_capacity_(batch);
   const size_t each = 2 * sizeof(void*) + sizeof(size_t) + 2 * sizeof(uint32_t);
   size_t bytes;
-  if (batch->piece_count <= s->capacity) {
+  if (tm_batch_count_(batch) <= s->capacity) {
     return TM_OK;
   }
   if (!tm_checked_mul(capacity, each, &bytes)) {
@@ -141,7 +141,7 @@ static tm_status reserve_calls(tm_batch_copy* batch) {
 static void list_waves(const tm_batch_copy* batch, uint32_t waves) {
   const tm_batch_scratch_* s = &batch->scratch;
   memset(s->first, 0, waves * sizeof *s->first);
-  for (size_t i = batch->piece_count; i > 0; i--) {
+  for (size_t i = tm_batch_count_(batch); i > 0; i--) {
     const uint32_t wave = batch->pieces[i - 1].wave;
     if (wave > 0) {
       s->next[i - 1] = s->first[wave - 1];
@@ -165,7 +165,7 @@ enum { MOST_READ_AT_ONCE = 65536 };
 // Whether the piece takes a call of its own.
 static bool is_alone(const tm_batch_copy* batch, const tm_batch_piece_* piece, const lane* l) {
   return is_by_peer(batch, piece, l) ||
-         (tm_batch_reads_at_once_(batch, piece) && piece->bytes > MOST_READ_AT_ONCE);
+         (tm_batch_reads_at_once_(batch, piece) && tm_batch_bytes_(piece) > MOST_READ_AT_ONCE);
 }
 
 // Only the peer call reaches memory of another device's pools without access being granted.
@@ -175,13 +175,13 @@ static tm_status queue_one(const tm_batch_copy* batch, const tm_batch_piece_* pi
   l->calls++;
   if (is_by_peer(batch, piece, l)) {
     TM_TRY_CUDA(cudaMemcpyPeerAsync(piece->to, to->device.id, piece->from, from->device.id,
-                                    piece->bytes, l->handle));
+                                    tm_batch_bytes_(piece), l->handle));
     return TM_OK;
   }
   const enum cudaMemcpyKind kind = tm_batch_host_place_(from) ? cudaMemcpyHostToDevice
                                    : tm_batch_host_place_(to) ? cudaMemcpyDeviceToHost
                                                               : cudaMemcpyDeviceToDevice;
-  TM_TRY_CUDA(cudaMemcpyAsync(piece->to, piece->from, piece->bytes, kind, l->handle));
+  TM_TRY_CUDA(cudaMemcpyAsync(piece->to, piece->from, tm_batch_bytes_(piece), kind, l->handle));
   return TM_OK;
 }
 
@@ -195,7 +195,7 @@ static size_t gather(const tm_batch_copy* batch, uint32_t wave, const lane* l, b
     if (tm_batch_reads_at_once_(batch, piece) == at_once && !is_alone(batch, piece, l)) {
       s->to[count] = piece->to;
       s->from[count] = piece->from;
-      s->sizes[count++] = piece->bytes;
+      s->sizes[count++] = tm_batch_bytes_(piece);
     }
   }
   return count;
@@ -286,9 +286,9 @@ tm_status tm_batch_copy_run(tm_batch_copy* batch) {
   if (!batch) {
     return TM_NULL_HANDLE("the batch of copies");
   }
-  if (batch->in_group) {
+  if (batch->front.in_group) {
     return TM_RAISE(TM_ERR_INVALID, "batch copy: run inside a group, with %zu pieces waiting",
-                    batch->piece_count);
+                    tm_batch_count_(batch));
   }
   lane l;
   l.calls = 0;
@@ -298,8 +298,8 @@ tm_status tm_batch_copy_run(tm_batch_copy* batch) {
     copy_on_host(batch);
   }
   count_dry(batch);
-  batch->counts.added += batch->added;
-  batch->counts.pieces += batch->piece_count;
+  batch->counts.added += tm_batch_count_(batch) + batch->front.continued;
+  batch->counts.pieces += tm_batch_count_(batch);
   batch->counts.calls += l.calls;
   tm_batch_copy_clear(batch);
   return TM_OK;

@@ -20,8 +20,9 @@ static TM_COLD tm_status host_depends(const tm_batch_copy* batch, const tm_batch
       TM_ERR_INVALID,
       "batch copy: piece %zu of %zu, %zu bytes from %p to %p, is %s by the host at once, "
       "and depends on an earlier one that waits for a stream",
-      (size_t)(piece - batch->pieces), batch->piece_count, piece->bytes, (const void*)piece->from,
-      (void*)piece->to, tm_batch_host_piece_(batch, piece) ? "copied" : "read");
+      (size_t)(piece - batch->pieces), tm_batch_count_(batch), tm_batch_bytes_(piece),
+      (const void*)piece->from, (void*)piece->to,
+      tm_batch_host_piece_(batch, piece) ? "copied" : "read");
 }
 
 // The last waves of a stream before a piece that write what it reads, and that read or write what
@@ -54,11 +55,11 @@ static bool overlaps(const char* a, size_t a_bytes, const char* b, size_t b_byte
 static conflicts compare(const tm_batch_piece_* pieces, const tm_batch_piece_* piece) {
   conflicts found = {0, 0};
   for (const tm_batch_piece_* other = pieces; other < piece; other++) {
-    if (overlaps(other->to, other->bytes, piece->from, piece->bytes)) {
+    if (overlaps(other->to, tm_batch_bytes_(other), piece->from, tm_batch_bytes_(piece))) {
       found.source = larger(found.source, other->wave);
     }
-    if (overlaps(other->to, other->bytes, piece->to, piece->bytes) ||
-        overlaps(other->from, other->bytes, piece->to, piece->bytes)) {
+    if (overlaps(other->to, tm_batch_bytes_(other), piece->to, tm_batch_bytes_(piece)) ||
+        overlaps(other->from, tm_batch_bytes_(other), piece->to, tm_batch_bytes_(piece))) {
       found.destination = larger(found.destination, other->wave);
     }
   }
@@ -66,7 +67,7 @@ static conflicts compare(const tm_batch_piece_* pieces, const tm_batch_piece_* p
 }
 
 static tm_status assign_few(tm_batch_copy* batch, uint32_t* out) {
-  for (size_t i = 0; i < batch->piece_count; i++) {
+  for (size_t i = 0; i < tm_batch_count_(batch); i++) {
     tm_batch_piece_* piece = &batch->pieces[i];
     TM_TRY(settle(batch, piece, compare(batch->pieces, piece)));
     *out = larger(*out, piece->wave);
@@ -216,7 +217,7 @@ static tm_status reserve(tm_batch_scratch_* scratch, size_t pieces, size_t leave
 }
 
 static tm_status make_segments(tm_batch_copy* batch, segments* out) {
-  const size_t pieces = batch->piece_count;
+  const size_t pieces = tm_batch_count_(batch);
   out->leaves = 1;
   while (out->leaves < 4 * pieces) {
     out->leaves *= 2;
@@ -232,9 +233,9 @@ static tm_status make_segments(tm_batch_copy* batch, segments* out) {
     const tm_batch_piece_* piece = &batch->pieces[i];
     uintptr_t* ends = out->ends + 4 * i;
     ends[0] = (uintptr_t)piece->from;
-    ends[1] = (uintptr_t)piece->from + piece->bytes;
+    ends[1] = (uintptr_t)piece->until;
     ends[2] = (uintptr_t)piece->to;
-    ends[3] = (uintptr_t)piece->to + piece->bytes;
+    ends[3] = (uintptr_t)piece->to + tm_batch_bytes_(piece);
   }
   sort(out->ends, 4 * pieces);
   out->count = drop_repeats(out->ends, 4 * pieces);
@@ -244,10 +245,10 @@ static tm_status make_segments(tm_batch_copy* batch, segments* out) {
 static tm_status assign_many(tm_batch_copy* batch, uint32_t* out) {
   segments s;
   TM_TRY(make_segments(batch, &s));
-  for (size_t i = 0; i < batch->piece_count; i++) {
+  for (size_t i = 0; i < tm_batch_count_(batch); i++) {
     tm_batch_piece_* piece = &batch->pieces[i];
-    const range from = range_of(&s, piece->from, piece->bytes);
-    const range to = range_of(&s, piece->to, piece->bytes);
+    const range from = range_of(&s, piece->from, tm_batch_bytes_(piece));
+    const range to = range_of(&s, piece->to, tm_batch_bytes_(piece));
     conflicts found;
     found.source = latest(&s.written, s.leaves, from);
     found.destination = larger(latest(&s.written, s.leaves, to), latest(&s.read, s.leaves, to));
@@ -264,7 +265,7 @@ static tm_status assign_many(tm_batch_copy* batch, uint32_t* out) {
 tm_status tm_batch_waves_assign_(tm_batch_copy* batch, uint32_t* out) {
   *out = 0;
   const tm_status status =
-      batch->piece_count <= FEW ? assign_few(batch, out) : assign_many(batch, out);
+      tm_batch_count_(batch) <= FEW ? assign_few(batch, out) : assign_many(batch, out);
   if (status != TM_OK) {
     *out = 0;
   }

@@ -11,6 +11,9 @@
 // never null, but may be without elements. The metadata beside them are texts by name, which the
 // file formats keep.
 //
+// A map remembers where it found the key that lies at an address, and what keys it had: a literal
+// is found again by one comparison, and putting in and taking out the same keys takes no memory.
+//
 // Threads: one at a time per map; functions that take it const may run side by side.
 #ifndef TM_TENSOR_MAP_H_
 #define TM_TENSOR_MAP_H_

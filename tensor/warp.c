@@ -233,10 +233,9 @@ typedef struct session {
 static session begin(const warp* w) {
   session s;
   s.mark = tm_batch_copy_mark_(w->batch);
-  s.opened = !w->batch->in_group;
+  s.opened = !w->batch->front.in_group;
   if (s.opened) {
-    w->batch->in_group = true;
-    w->batch->group_first = w->batch->piece_count;
+    tm_batch_open_group_(w->batch);
   }
   return s;
 }
@@ -244,7 +243,7 @@ static session begin(const warp* w) {
 // Takes everything back where `status` is a failure.
 static tm_status end(const warp* w, const session* s, tm_status status) {
   if (s->opened) {
-    w->batch->in_group = false;
+    tm_batch_close_group_(w->batch);
   }
   if (status != TM_OK) {
     tm_batch_copy_take_back_(w->batch, &s->mark);

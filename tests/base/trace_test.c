@@ -219,6 +219,28 @@ Test(trace, paths_are_file_names_otherwise) {
   tm_trace_close_(&frame);
 }
 
+Test(trace, each_scope_has_its_own_file) {
+  unsetenv("TM_SRC_FULL_PATH");
+  static const char* const files[] = {"/x/a.c", "/x/a.c", NULL, "/x/bcd.c",
+                                      "/y/a.c", NULL,     NULL, ""};
+  static const char expected[] =
+      "s (:8) < s (:7) < s (:6) < s (a.c:5) < s (bcd.c:4) < s (:3) < s (a.c:2) < s (a.c:1)";
+  tm_trace_frame frames[8];
+  for (int i = 0; i < 8; i++) {
+    frames[i] = tm_trace_make_("s", TM_SCOPE_PLAIN_, files[i], i + 1);
+    tm_trace_open_(&frames[i]);
+  }
+  cr_expect(eq(str, trace(), (char*)expected));
+  for (size_t size = 1; size < sizeof expected; size++) {
+    char text[sizeof expected];
+    tm_trace_text(text, size);
+    const size_t kept = size < 4 ? 0 : size - 4;  // before the dots
+    cr_assert(eq(sz, strlen(text), size - 1));
+    cr_assert(eq(int, memcmp(text, expected, kept), 0));
+  }
+  for (int i = 7; i >= 0; i--) tm_trace_close_(&frames[i]);
+}
+
 //===-- Frames that are gone ----------------------------------------------===//
 
 // AddressSanitizer would move these functions' scopes off the stack, where they do not go away.

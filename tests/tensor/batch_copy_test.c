@@ -85,6 +85,14 @@ static tm_status add_slice(const tm_tensor* source, int64_t from, const tm_tenso
   return tm_batch_copy_add(batch, &x, &y);
 }
 
+// The same through buffers, where bytes are elements.
+static tm_status add_part_of(tm_batch_copy* to, const tm_buffer* source, int64_t from,
+                             const tm_buffer* destination, int64_t there, int64_t count) {
+  tm_auto_buffer x = tm_buffer_slice(source, from, count);
+  tm_auto_buffer y = tm_buffer_slice(destination, there, count);
+  return tm_batch_copy_add_buffer(to, &x, &y);
+}
+
 static uint64_t calls_made(void) { return tm_batch_copy_counted(batch).calls; }
 
 //===-- One call ----------------------------------------------------------===//
@@ -391,6 +399,132 @@ Test(batch_copy, a_block_is_left_by_return_and_by_break) {
   EXPECT_OK(tm_batch_copy_run(batch));
 }
 
+//===-- Buffers like the last ones ----------------------------------------===//
+
+static tm_buffer make_buffer(int64_t count, tm_dtype dtype) {
+  tm_buffer buffer = tm_buffer_empty(count, dtype, TM_CPU);
+  cr_assert(tm_buffer_ok(&buffer), "%s", tm_last_error()->message);
+  for (size_t i = 0; i < tm_buffer_byte_size(&buffer); i++) ((uint8_t*)buffer.data)[i] = (uint8_t)i;
+  return buffer;
+}
+
+Test(batch_copy, buffers_of_one_storage_are_held_once_and_until_it_has_run) {
+  tm_auto_buffer x = make_buffer(100, TM_I32);
+  tm_auto_buffer y = make_buffer(100, TM_I32);
+  for (int64_t i = 0; i < 40; i++) EXPECT_OK(add_part_of(batch, &x, 2 * i, &y, 2 * i, 1));
+  cr_expect(eq(sz, tm_batch_copy_size(batch), 40));
+  cr_expect(eq(int, x.storage->references, 2));
+  cr_expect(eq(int, y.storage->references, 2));
+  memset(y.data, 0xff, 400);
+  EXPECT_OK(tm_batch_copy_run(batch));
+  cr_expect(eq(int, y.storage->references, 1));
+  for (int i = 0; i < 100; i++) {
+    const int32_t expected = TM_BUFFER_DATA(int32_t, &x)[i];
+    cr_expect(eq(int, TM_BUFFER_DATA(int32_t, &y)[i], i < 80 && i % 2 == 0 ? expected : -1), "%d",
+              i);
+  }
+  EXPECT_OK(add_part_of(batch, &x, 0, &y, 0, 1));  // whose last copy is forgotten
+  cr_expect(eq(int, y.storage->references, 2));
+  tm_batch_copy_clear(batch);
+  cr_expect(eq(int, y.storage->references, 1));
+  EXPECT_OK(add_part_of(batch, &x, 0, &y, 0, 1));
+  cr_expect(eq(int, y.storage->references, 2));
+}
+
+Test(batch_copy, buffers_like_the_last_ones_are_looked_at_all_the_same) {
+  tm_auto_buffer x = make_buffer(64, TM_I16);
+  tm_auto_buffer y = make_buffer(64, TM_I16);
+  tm_auto_buffer other = tm_buffer_as(&y, TM_U16);
+  tm_auto_buffer half = tm_buffer_slice(&y, 0, 32);
+  tm_auto_buffer none = tm_buffer_slice(&y, 64, 0);
+  tm_auto_buffer null = tm_buffer_null();
+  EXPECT_OK(add_part_of(batch, &x, 0, &y, 0, 2));
+  cr_expect(eq(int, tm_batch_copy_add_buffer(batch, &x, &half), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer(batch, &x, &other), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer(batch, &null, &null), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer(batch, &x, &null), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer(NULL, &x, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer_n(NULL, &x, 1, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer_n(batch, &x, 65, &y), TM_ERR_OUT_OF_RANGE));
+  cr_expect(eq(int, tm_batch_copy_add_buffer_n(batch, &x, 33, &half), TM_ERR_OUT_OF_RANGE));
+  cr_expect(eq(int, tm_batch_copy_add_buffer_n(batch, &x, -1, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer_n(batch, &x, INT64_MIN, &y), TM_ERR_INVALID));
+  cr_expect(eq(int, tm_batch_copy_add_buffer_n(batch, &x, INT64_MIN / 2 + 1, &y), TM_ERR_INVALID));
+  EXPECT_OK(tm_batch_copy_add_buffer_n(batch, &x, 0, &y));
+  EXPECT_OK(tm_batch_copy_add_buffer(batch, &none, &none));
+  cr_expect(eq(sz, tm_batch_copy_size(batch), 1));
+  EXPECT_OK(tm_batch_copy_add_buffer_n(batch, &x, 32, &half));
+  EXPECT_OK(tm_batch_copy_add_buffer_n(batch, &x, 64, &y));
+  cr_expect(eq(sz, tm_batch_copy_size(batch), 3));
+}
+
+Test(batch_copy, buffers_of_one_storage_that_overlap_are_refused) {
+  tm_auto_buffer x = make_buffer(64, TM_I32);
+  EXPECT_OK(add_part_of(batch, &x, 0, &x, 32, 8));
+  EXPECT_OK(add_part_of(batch, &x, 8, &x, 16, 8));
+  EXPECT_OK(add_part_of(batch, &x, 16, &x, 8, 8));
+  cr_expect(eq(int, add_part_of(batch, &x, 8, &x, 15, 8), TM_ERR_INVALID));
+  cr_expect(eq(int, add_part_of(batch, &x, 15, &x, 8, 8), TM_ERR_INVALID));
+  cr_expect(eq(int, add_part_of(batch, &x, 8, &x, 8, 8), TM_ERR_INVALID));
+  cr_expect(eq(sz, tm_batch_copy_size(batch), 3));
+}
+
+// The room for pieces is 16 first.
+Test(batch_copy, buffers_fill_the_room_and_more) {
+  tm_auto_buffer x = make_buffer(2000, TM_U8);
+  tm_auto_buffer y = make_buffer(2000, TM_U8);
+  memset(y.data, 0, 2000);
+  for (int64_t i = 0; i < 1000; i++) {
+    EXPECT_OK(add_part_of(batch, &x, 2 * i, &y, 2 * i, 1));
+    cr_assert(eq(sz, tm_batch_copy_size(batch), (size_t)i + 1));
+  }
+  EXPECT_OK(tm_batch_copy_run(batch));
+  cr_expect(eq(u64, tm_batch_copy_counted(batch).added, 1000));
+  for (int i = 0; i < 2000; i++) {
+    cr_assert(eq(int, TM_BUFFER_DATA(uint8_t, &y)[i], i % 2 ? 0 : (uint8_t)i));
+  }
+}
+
+// [0,4) to [12,16), on to [8,12) to [20,24): what would follow reads what the first has written.
+Test(batch_copy, buffers_are_merged_in_groups_up_to_where_they_overlap) {
+  tm_auto_buffer x = make_buffer(64, TM_I32);
+  TM_WITH_COPY_GROUP(batch) {
+    for (int64_t i = 0; i < 24; i += 4) EXPECT_OK(add_part_of(batch, &x, i, &x, i + 12, 4));
+    cr_expect(eq(sz, tm_batch_copy_size(batch), 2));
+    EXPECT_OK(add_part_of(batch, &x, 40, &x, 36, 4));  // backwards
+    EXPECT_OK(add_part_of(batch, &x, 44, &x, 40, 4));
+    cr_expect(eq(sz, tm_batch_copy_size(batch), 4));
+  }
+  EXPECT_OK(add_part_of(batch, &x, 48, &x, 44, 4));  // of no group
+  TM_WITH_COPY_GROUP(batch) {
+    EXPECT_OK(add_part_of(batch, &x, 52, &x, 48, 4));
+    EXPECT_OK(add_part_of(batch, &x, 56, &x, 52, 4));
+  }
+  cr_expect(eq(sz, tm_batch_copy_size(batch), 7));
+  EXPECT_OK(tm_batch_copy_run(batch));
+  cr_expect(eq(u64, tm_batch_copy_counted(batch).added, 11));
+  cr_expect(eq(u64, tm_batch_copy_counted(batch).pieces, 7));
+}
+
+Test(batch_copy, a_group_that_was_cleared_goes_on) {
+  tm_auto_buffer x = make_buffer(64, TM_U8);
+  tm_auto_buffer y = make_buffer(64, TM_U8);
+  TM_WITH_COPY_GROUP(batch) {
+    EXPECT_OK(add_part_of(batch, &x, 0, &y, 0, 4));
+    EXPECT_OK(add_part_of(batch, &x, 4, &y, 4, 4));
+    tm_batch_copy_clear(batch);
+    EXPECT_OK(add_part_of(batch, &x, 8, &y, 8, 4));
+    EXPECT_OK(add_part_of(batch, &x, 12, &y, 12, 4));
+    cr_expect(eq(sz, tm_batch_copy_size(batch), 1));
+  }
+  memset(y.data, 0xff, 64);
+  EXPECT_OK(tm_batch_copy_run(batch));
+  cr_expect(eq(u64, tm_batch_copy_counted(batch).added, 2));
+  for (int i = 0; i < 64; i++) {
+    cr_expect(eq(int, TM_BUFFER_DATA(uint8_t, &y)[i], i / 8 == 1 ? i : 0xff));
+  }
+}
+
 //===-- Order -------------------------------------------------------------===//
 
 Test(batch_copy, a_chain_on_the_device_is_a_call_per_link) {
@@ -520,6 +654,17 @@ static void expect_bytes(const model* m, uint8_t const (*bytes)[REGION], uint64_
   }
 }
 
+// As tensors or as buffers.
+static tm_status add_either_way(const tm_tensor* source, int64_t from, const tm_tensor* destination,
+                                int64_t to, int64_t bytes) {
+  if (below(2) == 0) {
+    return add_slice(source, from, destination, to, bytes);
+  }
+  tm_auto_buffer x = tm_buffer_of(source);
+  tm_auto_buffer y = tm_buffer_of(destination);
+  return add_part_of(batch, &x, from, &y, to, bytes);
+}
+
 // Adds random pieces; every other round only such as never depend on a stream at the host.
 static void add_random(model* m, bool for_device) {
   const int64_t pieces = 1 + below(MOST_PIECES);
@@ -540,12 +685,12 @@ static void add_random(model* m, bool for_device) {
       at = below(REGION - count + 1);
       there = below(REGION - count + 1);
     }
+    const tm_status status = add_either_way(&m->memory[from], at, &m->memory[to], there, count);
     if (from == to && at < there + count && there < at + count) {
-      cr_expect(
-          eq(int, add_slice(&m->memory[from], at, &m->memory[to], there, count), TM_ERR_INVALID));
+      cr_expect(eq(int, status, TM_ERR_INVALID));
       count = 0;
     } else {
-      ASSERT_OK(add_slice(&m->memory[from], at, &m->memory[to], there, count));
+      ASSERT_OK(status);
       model_add(m, from, at, to, there, count);
     }
   }
@@ -597,6 +742,42 @@ Test(batch_copy, is_as_the_copies_one_after_another) {
 Test(batch_copy, is_as_the_copies_one_after_another_also_in_groups) {
   const int done = random_rounds(true);
   cr_expect(done > 200, "only %d of 400 were no refusals", done);
+}
+
+// Which way copies are added makes no difference to the pieces.
+Test(batch_copy, buffers_become_the_same_pieces_as_tensors) {
+  tm_auto_batch_copy other = tm_batch_copy_create();
+  tm_tensor memory[2] = {count_up(256, TM_CPU), count_up(256, TM_CPU)};
+  tm_buffer buffers[2] = {tm_buffer_of(&memory[0]), tm_buffer_of(&memory[1])};
+  state = (uint64_t)time(NULL);
+  printf("seed %llu\n", (unsigned long long)state);
+  int64_t at[2] = {0, 0};
+  for (int i = 0; i < 20000; i++) {
+    const int64_t count = below(5);
+    const size_t from = (size_t)below(8) / 7;
+    const size_t to = (size_t)below(8) / 7 ^ 1;
+    for (int k = 0; k < 2; k++) at[k] = below(8) && at[k] + count <= 256 ? at[k] : below(250);
+    if (below(30) == 0) {
+      const bool ends = tm_batch_copy_end_group(other) == TM_OK;
+      cr_assert(eq(int, tm_batch_copy_end_group(batch) == TM_OK, ends));
+    }
+    if (below(30) == 0) {
+      const bool begins = tm_batch_copy_begin_group(other) == TM_OK;
+      cr_assert(eq(int, tm_batch_copy_begin_group(batch) == TM_OK, begins));
+    }
+    cr_assert(eq(int, add_part_of(other, &buffers[from], at[0], &buffers[to], at[1], count),
+                 add_slice(&memory[from], at[0], &memory[to], at[1], count)));
+    cr_assert(eq(sz, tm_batch_copy_size(other), tm_batch_copy_size(batch)), "%d", i);
+    if (below(200) == 0) {
+      tm_batch_copy_clear(other);
+      tm_batch_copy_clear(batch);
+    }
+    for (int k = 0; k < 2; k++) at[k] += count;
+  }
+  tm_buffer_release(&buffers[0]);
+  tm_buffer_release(&buffers[1]);
+  tm_release(&memory[0]);
+  tm_release(&memory[1]);
 }
 
 //===-- Streams -----------------------------------------------------------===//

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,6 +221,166 @@ Test(map, release_frees_what_is_in_it) {
   cr_expect(eq(i64, tm_bookkeeping_live(), before));
 }
 
+//===-- Keys by their addresses -------------------------------------------===//
+
+// A map remembers where it found the key that lies at an address.
+Test(map, a_key_may_change_in_its_place) {
+  tm_auto_tensor_map map = make_map(3);
+  char key[4] = "q";
+  for (int i = 0; i < 6; i++) {
+    key[0] = "qkv"[i % 3];
+    cr_expect(eq(int, number_of(tm_tensor_map_at(map, key)), 100 + i % 3));
+  }
+  key[0] = 'w';
+  cr_expect(not(tm_tensor_map_contains(map, key)));
+  key[0] = 'v';
+  tm_auto_tensor v = tm_tensor_map_consume(map, key);
+  cr_expect(eq(int, number_of(&v), 102));
+  cr_expect(not(tm_tensor_map_contains(map, key)));
+  cr_expect(not(tm_tensor_map_contains(map, "v")));
+  key[0] = 'x';
+  ASSERT_OK(tm_tensor_map_produce(map, key, &v));
+  cr_expect(not(tm_tensor_map_contains(map, "v")));
+  cr_expect(eq(int, number_of(tm_tensor_map_at(map, "x")), 102));
+  key[0] = 'v';
+  cr_expect(not(tm_tensor_map_contains(map, key)));
+}
+
+// One by itself, which no compiler puts elsewhere.
+static char* copy_of(const char* key) {
+  char* copy = strdup(key);
+  cr_assert(copy != NULL);
+  return copy;
+}
+
+Test(map, a_key_comes_from_any_address) {
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  char* keys[3] = {copy_of("x"), copy_of("x"), copy_of("x")};
+  tm_auto_tensor x = make_number(1);
+  ASSERT_OK(tm_tensor_map_produce(map, keys[0], &x));
+  x = tm_tensor_map_consume(map, keys[1]);
+  ASSERT_OK(tm_tensor_map_produce(map, keys[2], &x));  // of an address that is new
+  tm_auto_tensor y = make_number(2);
+  for (int i = 0; i < 3; i++) {
+    cr_expect(eq(int, number_of(tm_tensor_map_at(map, keys[i])), 1));
+    cr_expect(eq(int, tm_tensor_map_produce(map, keys[i], &y), TM_ERR_EXISTS));
+  }
+  x = tm_tensor_map_consume(map, keys[0]);
+  for (int i = 0; i < 3; i++) cr_expect(not(tm_tensor_map_contains(map, keys[i])));
+  ASSERT_OK(tm_tensor_map_produce(map, keys[1], &y));
+  for (int i = 0; i < 3; i++) {
+    cr_expect(eq(int, number_of(tm_tensor_map_try(map, keys[i])), 2));
+    free(keys[i]);
+  }
+}
+
+// As long as what entries have room for, and longer.
+Test(map, keys_of_any_length_come_and_go) {
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  char key[200];
+  for (int round = 0; round < 3; round++) {
+    for (size_t length = 0; length < sizeof key; length++) {
+      memset(key, 'a' + round, length);
+      key[length] = '\0';
+      tm_auto_tensor x = make_number((int32_t)length);
+      ASSERT_OK(tm_tensor_map_produce(map, key, &x));
+      tm_auto_tensor y = tm_tensor_map_consume(map, key);
+      cr_assert(eq(int, number_of(&y), (int)length));
+      ASSERT_OK(tm_tensor_map_produce(map, key, &y));
+      cr_assert(eq(str, (char*)tm_tensor_map_first(map)->key, key));
+      y = tm_tensor_map_try_consume(map, key);
+      cr_assert(eq(int, (int)tm_tensor_map_size(map), 0));
+    }
+  }
+}
+
+Test(map, keys_that_come_again_take_no_memory) {
+  static const char* const names[] = {"hidden", "residual", "logits",
+                                      "a name that is longer than what most entries have room for"};
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  tm_tensor tensors[4];
+  for (int i = 0; i < 4; i++) tensors[i] = make_number(i);
+  uint64_t before = 0;
+  for (int step = 0; step < 3; step++) {
+    before = tm_bookkeeping_calls();
+    for (int i = 0; i < 4; i++) ASSERT_OK(tm_tensor_map_produce(map, names[i], &tensors[i]));
+    for (int i = 0; i < 4; i++) tensors[i] = tm_tensor_map_consume(map, names[i]);
+  }
+  cr_expect(eq(u64, tm_bookkeeping_calls(), before));
+  for (int i = 0; i < 4; i++) {
+    cr_expect(eq(int, number_of(&tensors[i]), i));
+    tm_release(&tensors[i]);
+  }
+}
+
+Test(map, a_tensor_of_every_rank_comes_out_as_it_went_in) {
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  for (int32_t rank = 0; rank <= TM_MAX_RANK; rank++) {
+    tm_shape shape = {0};
+    shape.rank = rank;
+    for (int32_t i = 0; i < rank; i++) shape.dim[i] = 1 + i % 3;
+    tm_auto_tensor x = tm_empty(shape, TM_F16, TM_CPU);
+    tm_auto_tensor same = tm_share(&x);
+    ASSERT_OK(tm_tensor_map_produce(map, "x", &x));
+    tm_auto_tensor out = tm_tensor_map_consume(map, "x");
+    cr_expect(tm_layout_equal(&out.layout, &same.layout));
+    cr_expect(eq(ptr, out.data, same.data));
+    cr_expect(eq(int, out.storage->references, 2));
+    shape.dim[rank / 2] = 0;
+    if (rank > 0) {
+      tm_auto_tensor none = tm_empty(shape, TM_F16, TM_CPU);
+      ASSERT_OK(tm_tensor_map_produce(map, "x", &none));
+      tm_auto_tensor refused = tm_tensor_map_consume(map, "x");
+      cr_expect(not(tm_ok(&refused)));
+      expect_error(TM_ERR_INVALID, "no elements");
+      tm_auto_tensor taken = tm_tensor_map_try_consume(map, "x");
+      cr_expect(tm_ok(&taken));
+    }
+  }
+}
+
+//===-- Threads -----------------------------------------------------------===//
+
+enum { ASKING = 4, ASKED = 40 };
+
+// By keys at one address, at addresses of their own, and by literals.
+static void* ask(void* user) {
+  const tm_tensor_map* map = user;
+  intptr_t wrong = 0;
+  char own[ASKED][16];
+  for (int i = 0; i < ASKED; i++) snprintf(own[i], sizeof own[i], "key %d", i);
+  for (int i = 0; i < 20 * ASKED; i++) {
+    char key[16];
+    snprintf(key, sizeof key, "key %d", i % ASKED);
+    wrong += number_of(tm_tensor_map_try(map, key)) != i % ASKED;
+    wrong += number_of(tm_tensor_map_at(map, own[i % ASKED])) != i % ASKED;
+    wrong += number_of(tm_tensor_map_at(map, "key 7")) != 7;
+    wrong += tm_tensor_map_contains(map, "key") ? 1 : 0;
+  }
+  return (void*)wrong;
+}
+
+Test(map, threads_may_ask_side_by_side) {
+  tm_auto_tensor_map map = tm_tensor_map_create();
+  for (int round = 0; round < 3; round++) {
+    for (int i = 0; i < ASKED; i++) {
+      char key[16];
+      snprintf(key, sizeof key, "key %d", i);
+      tm_auto_tensor x = round ? tm_tensor_map_consume(map, key) : make_number(i);
+      ASSERT_OK(tm_tensor_map_produce(map, key, &x));
+    }
+    pthread_t threads[ASKING];
+    for (int i = 0; i < ASKING; i++) {
+      cr_assert(eq(int, pthread_create(&threads[i], NULL, ask, map), 0));
+    }
+    for (int i = 0; i < ASKING; i++) {
+      void* wrong = NULL;
+      cr_assert(eq(int, pthread_join(threads[i], &wrong), 0));
+      cr_expect(eq(ptr, wrong, NULL));
+    }
+  }
+}
+
 //===-- Metadata ----------------------------------------------------------===//
 
 Test(map, metadata_are_kept_apart_from_the_tensors) {
@@ -242,7 +403,7 @@ Test(map, metadata_are_kept_apart_from_the_tensors) {
 
 //===-- Against a model ---------------------------------------------------===//
 
-enum { STEPS = 100000, KEYS = 300 };
+enum { STEPS = 100000, KEYS = 300, NAME = 72 };
 
 typedef struct model {
   int32_t key[KEYS];  // of each entry in the order of insertion
@@ -289,7 +450,7 @@ static void expect_equal(const tm_tensor_map* map, const model* m) {
 static void step_produce(tm_tensor_map* map, model* m, int32_t key, const char* name) {
   const int32_t number = (int32_t)random_below(1000000);
   tm_auto_tensor tensor = make_number(number);
-  tm_bookkeeping_fail_nth(random_below(4) == 0 ? 1 + (int64_t)random_below(2) : 0);
+  tm_bookkeeping_fail_nth(random_below(4) == 0 ? 1 + (int64_t)random_below(3) : 0);
   const tm_status status = tm_tensor_map_produce(map, name, &tensor);
   tm_bookkeeping_fail_nth(0);
   if (model_find(m, key) >= 0) {
@@ -332,12 +493,18 @@ Test(map, behaves_as_its_model) {
   random_state = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 1000003u;
   printf("TM_TEST_SEED=%" PRIu64 "\n", random_state);
   static model m;
+  static char names[2][KEYS][NAME];  // a key has three addresses, one of them that of all keys
+  static const char padding[] = " and more than fits into the entry of a map that has it";
+  for (int i = 0; i < 2 * KEYS; i++) {
+    snprintf(names[i / KEYS][i % KEYS], NAME, "%d%s", i % KEYS, i % KEYS % 3 ? "" : padding);
+  }
   tm_auto_tensor_map map = tm_tensor_map_create();
   for (int i = 0; i < STEPS; i++) {
     // Phases of few and of many keys, so that the table both grows and empties.
     const int32_t key = (int32_t)random_below(i / 5000 % 2 ? KEYS : 5);
-    char name[16];
-    snprintf(name, sizeof name, "%d", key);
+    char here[NAME];
+    snprintf(here, sizeof here, "%d%s", key, key % 3 ? "" : padding);
+    const char* name = random_below(2) ? here : names[random_below(2)][key];
     switch (random_below(4)) {
       case 0:
         step_consume(map, &m, key, name, random_below(2) == 0);
