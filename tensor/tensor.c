@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "tensor/layout_small.h"
 #include "tensor/memory.h"
 #include "tm/context/context.h"
 
@@ -406,6 +407,17 @@ tm_buffer tm_buffer_of(const tm_tensor* tensor) {
 
 //===-- Lifetime ----------------------------------------------------------===//
 
+// A handle of its own on the memory of `from`, but for its layout.
+static inline void set_fields(const tm_tensor* from, tm_storage* storage, void* data,
+                              tm_tensor* to) {
+  to->storage = storage;
+  to->data = data;
+  to->device.type = from->device.type;
+  to->device.id = from->device.id;
+  to->dtype = from->dtype;
+  to->flags = 0;
+}
+
 static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
   to->storage = from->storage;
   to->data = from->data;
@@ -422,11 +434,38 @@ tm_tensor tm_move(tm_tensor* tensor) {
   return moved;
 }
 
-tm_tensor tm_share(const tm_tensor* tensor) {
+static __attribute__((noinline)) tm_tensor share_general(const tm_tensor* tensor) {
   tm_tensor shared;
   copy_fields(tensor, 0, &shared);
   tm_storage_retain(shared.storage);
   return shared;
+}
+
+TM_INLINE_ tm_tensor share_of_rank(const tm_tensor* tensor, int32_t rank) {
+  tm_tensor shared;
+  tm_storage* const storage = tm_storage_retain(tensor->storage);
+  set_fields(tensor, storage, tensor->data, &shared);
+  shared.layout.ranked = rank + 1;
+  tm_layout_copy_dim_(&tensor->layout, 0, &shared.layout, 0);
+  if (rank > 1) tm_layout_copy_dim_(&tensor->layout, 1, &shared.layout, 1);
+  if (rank > 2) tm_layout_copy_dim_(&tensor->layout, 2, &shared.layout, 2);
+  if (rank > 3) tm_layout_copy_dim_(&tensor->layout, 3, &shared.layout, 3);
+  return shared;
+}
+
+tm_tensor tm_share(const tm_tensor* tensor) {
+  switch (tensor->layout.ranked - 1) {
+    case 1:
+      return share_of_rank(tensor, 1);
+    case 2:
+      return share_of_rank(tensor, 2);
+    case 3:
+      return share_of_rank(tensor, 3);
+    case 4:
+      return share_of_rank(tensor, 4);
+    default:
+      return share_general(tensor);
+  }
 }
 
 tm_tensor tm_borrow(const tm_tensor* tensor) {
@@ -495,6 +534,9 @@ void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype) {
 
 //===-- Views -------------------------------------------------------------===//
 
+// Whether there is a tensor, with elements.
+static inline bool has_elements(const tm_tensor* tensor) { return tm_ok(tensor) && tensor->data; }
+
 static tm_tensor give_up(const tm_tensor* source, int take) {
   tm_memory_drop_(source->storage, source->flags, take);
   return tm_null();
@@ -517,12 +559,36 @@ static tm_tensor derive(const tm_tensor* source, tm_status status, const tm_layo
               dtype);
 }
 
-tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
+static __attribute__((noinline)) tm_tensor view_general(const tm_tensor* tensor, const tm_shape* shape, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   return derive(tensor, tm_layout_view_(&tensor->layout, shape, &layout), &layout, 0, take);
+}
+
+TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape, int take, int32_t rank) {
+  tm_tensor made;
+  if (TM_UNLIKELY(!(tm_ok(tensor) && tm_small_view_(&tensor->layout, shape, rank, &made.layout)))) {
+    return view_general(tensor, shape, take);
+  }
+  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  return made;
+}
+
+tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
+  switch (shape->rank) {
+    case 1:
+      return view_of_rank(tensor, shape, take, 1);
+    case 2:
+      return view_of_rank(tensor, shape, take, 2);
+    case 3:
+      return view_of_rank(tensor, shape, take, 3);
+    case 4:
+      return view_of_rank(tensor, shape, take, 4);
+    default:
+      return view_general(tensor, shape, take);
+  }
 }
 
 // Whether a slice of elements narrower than a byte shares no byte with what it leaves out.
@@ -551,7 +617,7 @@ static tm_tensor derive_slice(const tm_tensor* tensor, tm_status status, const t
   return derive(tensor, status, slice, offset, take);
 }
 
-tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
+static __attribute__((noinline)) tm_tensor slice_general(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -561,7 +627,33 @@ tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shap
   return derive_slice(tensor, status, &layout, offset, take);
 }
 
-tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
+TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take, int32_t rank) {
+  tm_tensor made;
+  const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
+  int64_t offset;
+  if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
+    return slice_general(tensor, base, size, take);
+  }
+  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), (char*)tensor->data + offset * (bits / 8), &made);
+  return made;
+}
+
+tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
+  switch (tensor->layout.ranked - 1) {
+    case 1:
+      return slice_of_rank(tensor, base, size, take, 1);
+    case 2:
+      return slice_of_rank(tensor, base, size, take, 2);
+    case 3:
+      return slice_of_rank(tensor, base, size, take, 3);
+    case 4:
+      return slice_of_rank(tensor, base, size, take, 4);
+    default:
+      return slice_general(tensor, base, size, take);
+  }
+}
+
+static __attribute__((noinline)) tm_tensor slice_outer_general(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -571,7 +663,33 @@ tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, i
   return derive_slice(tensor, status, &layout, offset, take);
 }
 
-tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
+TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, int64_t size, int take, int32_t rank) {
+  tm_tensor made;
+  const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
+  int64_t offset;
+  if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_outer_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
+    return slice_outer_general(tensor, base, size, take);
+  }
+  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), (char*)tensor->data + offset * (bits / 8), &made);
+  return made;
+}
+
+tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
+  switch (tensor->layout.ranked - 1) {
+    case 1:
+      return slice_outer_of_rank(tensor, base, size, take, 1);
+    case 2:
+      return slice_outer_of_rank(tensor, base, size, take, 2);
+    case 3:
+      return slice_outer_of_rank(tensor, base, size, take, 3);
+    case 4:
+      return slice_outer_of_rank(tensor, base, size, take, 4);
+    default:
+      return slice_outer_general(tensor, base, size, take);
+  }
+}
+
+static __attribute__((noinline)) tm_tensor permute_general(const tm_tensor* tensor, const tm_shape* order, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -579,12 +697,60 @@ tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) 
   return derive(tensor, tm_layout_permute_(&tensor->layout, order, &layout), &layout, 0, take);
 }
 
-tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
+TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* order, int take, int32_t rank) {
+  tm_tensor made;
+  if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_permute_(&tensor->layout, order, rank, &made.layout)))) {
+    return permute_general(tensor, order, take);
+  }
+  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  return made;
+}
+
+tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
+  switch (tensor->layout.ranked - 1) {
+    case 1:
+      return permute_of_rank(tensor, order, take, 1);
+    case 2:
+      return permute_of_rank(tensor, order, take, 2);
+    case 3:
+      return permute_of_rank(tensor, order, take, 3);
+    case 4:
+      return permute_of_rank(tensor, order, take, 4);
+    default:
+      return permute_general(tensor, order, take);
+  }
+}
+
+static __attribute__((noinline)) tm_tensor transpose_general(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   return derive(tensor, tm_layout_transpose(&tensor->layout, a, b, &layout), &layout, 0, take);
+}
+
+TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32_t b, int take, int32_t rank) {
+  tm_tensor made;
+  if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_transpose_(&tensor->layout, a, b, rank, &made.layout)))) {
+    return transpose_general(tensor, a, b, take);
+  }
+  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  return made;
+}
+
+tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
+  switch (tensor->layout.ranked - 1) {
+    case 1:
+      return transpose_of_rank(tensor, a, b, take, 1);
+    case 2:
+      return transpose_of_rank(tensor, a, b, take, 2);
+    case 3:
+      return transpose_of_rank(tensor, a, b, take, 3);
+    case 4:
+      return transpose_of_rank(tensor, a, b, take, 4);
+    default:
+      return transpose_general(tensor, a, b, take);
+  }
 }
 
 tm_tensor tm_t_(const tm_tensor* tensor, int take) {
@@ -596,12 +762,36 @@ tm_tensor tm_t_(const tm_tensor* tensor, int take) {
   return tm_transpose_(tensor, 0, 1, take);
 }
 
-tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
+static __attribute__((noinline)) tm_tensor squeeze_general(const tm_tensor* tensor, int32_t dim, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   return derive(tensor, tm_layout_squeeze(&tensor->layout, dim, &layout), &layout, 0, take);
+}
+
+TM_INLINE_ tm_tensor squeeze_of_rank(const tm_tensor* tensor, int32_t dim, int take, int32_t rank) {
+  tm_tensor made;
+  if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &made.layout)))) {
+    return squeeze_general(tensor, dim, take);
+  }
+  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  return made;
+}
+
+tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
+  switch (tensor->layout.ranked - 2) {
+    case 1:
+      return squeeze_of_rank(tensor, dim, take, 1);
+    case 2:
+      return squeeze_of_rank(tensor, dim, take, 2);
+    case 3:
+      return squeeze_of_rank(tensor, dim, take, 3);
+    case 4:
+      return squeeze_of_rank(tensor, dim, take, 4);
+    default:
+      return squeeze_general(tensor, dim, take);
+  }
 }
 
 tm_tensor tm_unsqueeze_(const tm_tensor* tensor, int32_t dim, int take) {

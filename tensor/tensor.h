@@ -309,20 +309,32 @@ TM_NODISCARD static inline tm_tensor tm_adopt(void* data, size_t bytes, tm_shape
 }
 
 TM_NODISCARD static inline tm_tensor tm_view(const tm_tensor* tensor, tm_shape shape) {
-  return tm_view_(tensor, &shape, TM_TAKE_SHARE_);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_view_(tensor, &sizes, TM_TAKE_SHARE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_view_move(tm_tensor tensor, tm_shape shape) {
-  return tm_view_(&tensor, &shape, TM_TAKE_MOVE_);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_view_(&tensor, &sizes, TM_TAKE_MOVE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_slice(const tm_tensor* tensor, tm_shape base,
                                               tm_shape size) {
-  return tm_slice_(tensor, &base, &size, TM_TAKE_SHARE_);
+  tm_shape bases;
+  tm_shape sizes;
+  tm_shape_copy_(&base, &bases);
+  tm_shape_copy_(&size, &sizes);
+  return tm_slice_(tensor, &bases, &sizes, TM_TAKE_SHARE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_slice_move(tm_tensor tensor, tm_shape base, tm_shape size) {
-  return tm_slice_(&tensor, &base, &size, TM_TAKE_MOVE_);
+  tm_shape bases;
+  tm_shape sizes;
+  tm_shape_copy_(&base, &bases);
+  tm_shape_copy_(&size, &sizes);
+  return tm_slice_(&tensor, &bases, &sizes, TM_TAKE_MOVE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_slice_outer(const tm_tensor* tensor, int64_t base,
@@ -336,11 +348,15 @@ TM_NODISCARD static inline tm_tensor tm_slice_outer_move(tm_tensor tensor, int64
 }
 
 TM_NODISCARD static inline tm_tensor tm_permute(const tm_tensor* tensor, tm_shape order) {
-  return tm_permute_(tensor, &order, TM_TAKE_SHARE_);
+  tm_shape dims;
+  tm_shape_copy_(&order, &dims);
+  return tm_permute_(tensor, &dims, TM_TAKE_SHARE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_permute_move(tm_tensor tensor, tm_shape order) {
-  return tm_permute_(&tensor, &order, TM_TAKE_MOVE_);
+  tm_shape dims;
+  tm_shape_copy_(&order, &dims);
+  return tm_permute_(&tensor, &dims, TM_TAKE_MOVE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_transpose(const tm_tensor* tensor, int32_t a, int32_t b) {
