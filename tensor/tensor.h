@@ -42,7 +42,7 @@ enum { TM_TENSOR_TEXT_SIZE = 416 };  // bytes that hold any tensor as text, the 
 // Only `layout.ranked - 1` entries of shape and stride are ever written, read or copied.
 typedef struct tm_tensor {
   tm_storage* storage;  // NULL for foreign memory that is borrowed, and where there is none
-  void* data;           // element 0; NULL only where there are no elements
+  void* data;           // element 0; NULL where there are no elements, and nowhere else
   tm_device device;
   uint8_t dtype;  // a tm_dtype; 0 in a null tensor
   uint8_t flags;  // tm_handle_flags_
