@@ -368,3 +368,31 @@ Test(views, a_share_is_the_tensor_again_in_every_rank) {
   cr_expect(not(tm_ok(&shared)));
   cr_expect(tm_layout_is_null(&shared.layout));
 }
+
+static void count_call(void* data, size_t size, void* user) {
+  (void)data;
+  (void)size;
+  ++*(int*)user;
+}
+
+// Adopted memory stays with the tensor that adopted it, not with what is made of that.
+Test(views, nothing_made_of_a_tensor_without_elements_holds_memory) {
+  int deleted = 0;
+  tm_tensor x = tm_adopt(foreign, sizeof foreign, TM_SHAPE(1, 0, 3), TM_F32,
+                         tm_device_make(TM_CPU, 0), count_call, &deleted);
+  cr_assert(x.storage != NULL);
+  const tm_tensor made[] = {
+      tm_view(&x, TM_SHAPE(0, 1)),
+      tm_slice(&x, TM_INDEX(0, 0, 0), TM_INDEX(-1, -1, -1)),
+      tm_slice_outer(&x, 0, 1),
+      tm_permute(&x, TM_INDEX(2, 1, 0)),
+      tm_transpose(&x, 0, 1),
+      tm_squeeze(&x, 0),
+  };
+  for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
+    cr_expect(tm_ok(&made[i]));
+    cr_expect(eq(ptr, made[i].storage, NULL), "%zu", i);
+  }
+  tm_release(&x);
+  cr_expect(eq(int, deleted, 1));
+}
