@@ -407,73 +407,67 @@ tm_buffer tm_buffer_of(const tm_tensor* tensor) {
 
 //===-- Lifetime ----------------------------------------------------------===//
 
-// A handle of its own on the memory of `from`, but for its layout.
-static inline void set_fields(const tm_tensor* from, tm_storage* storage, void* data,
+// All but the layout. The device is copied in two: as a struct, gcc would build `to` on the stack.
+static inline void set_fields(const tm_tensor* from, tm_storage* storage, void* data, uint8_t flags,
                               tm_tensor* to) {
   to->storage = storage;
   to->data = data;
   to->device.type = from->device.type;
   to->device.id = from->device.id;
   to->dtype = from->dtype;
-  to->flags = 0;
+  to->flags = flags;
 }
 
 static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
-  to->storage = from->storage;
-  to->data = from->data;
-  to->device = from->device;
-  to->dtype = from->dtype;
-  to->flags = flags;
+  set_fields(from, from->storage, from->data, flags, to);
   tm_layout_copy(&from->layout, &to->layout);
 }
 
-tm_tensor tm_move(tm_tensor* tensor) {
-  tm_tensor moved;
-  copy_fields(tensor, tensor->flags, &moved);
-  tm_reset_(tensor);
-  return moved;
+static __attribute__((noinline)) tm_tensor copy_general(const tm_tensor* tensor, uint8_t flags,
+                                                        tm_tensor* emptied) {
+  tm_tensor made;
+  copy_fields(tensor, flags, &made);
+  if (emptied) {
+    tm_reset_(emptied);
+  }
+  return made;
 }
 
-static __attribute__((noinline)) tm_tensor share_general(const tm_tensor* tensor) {
-  tm_tensor shared;
-  copy_fields(tensor, 0, &shared);
-  tm_storage_retain(shared.storage);
-  return shared;
+TM_INLINE_ tm_tensor copy_of_rank(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied,
+                                  int32_t rank) {
+  tm_tensor made;
+  set_fields(tensor, tensor->storage, tensor->data, flags, &made);
+  tm_small_copy_(&tensor->layout, rank, &made.layout);
+  if (emptied) {
+    tm_reset_(emptied);
+  }
+  return made;
 }
 
-TM_INLINE_ tm_tensor share_of_rank(const tm_tensor* tensor, int32_t rank) {
-  tm_tensor shared;
-  tm_storage* const storage = tm_storage_retain(tensor->storage);
-  set_fields(tensor, storage, tensor->data, &shared);
-  shared.layout.ranked = rank + 1;
-  tm_layout_copy_dim_(&tensor->layout, 0, &shared.layout, 0);
-  if (rank > 1) tm_layout_copy_dim_(&tensor->layout, 1, &shared.layout, 1);
-  if (rank > 2) tm_layout_copy_dim_(&tensor->layout, 2, &shared.layout, 2);
-  if (rank > 3) tm_layout_copy_dim_(&tensor->layout, 3, &shared.layout, 3);
-  return shared;
-}
-
-tm_tensor tm_share(const tm_tensor* tensor) {
+// The handle again, without counting. `emptied` is NULL, or the handle itself where it becomes null.
+TM_INLINE_ tm_tensor copy(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied) {
   switch (tensor->layout.ranked - 1) {
     case 1:
-      return share_of_rank(tensor, 1);
+      return copy_of_rank(tensor, flags, emptied, 1);
     case 2:
-      return share_of_rank(tensor, 2);
+      return copy_of_rank(tensor, flags, emptied, 2);
     case 3:
-      return share_of_rank(tensor, 3);
+      return copy_of_rank(tensor, flags, emptied, 3);
     case 4:
-      return share_of_rank(tensor, 4);
+      return copy_of_rank(tensor, flags, emptied, 4);
     default:
-      return share_general(tensor);
+      return copy_general(tensor, flags, emptied);
   }
 }
 
-tm_tensor tm_borrow(const tm_tensor* tensor) {
-  tm_tensor borrowed;
-  copy_fields(tensor, TM_BORROWED_, &borrowed);
-  return borrowed;
+tm_tensor tm_share(const tm_tensor* tensor) {
+  tm_storage_retain(tensor->storage);
+  return copy(tensor, 0, NULL);
 }
 
+tm_tensor tm_borrow(const tm_tensor* tensor) { return copy(tensor, TM_BORROWED_, NULL); }
+
+tm_tensor tm_move(tm_tensor* tensor) { return copy(tensor, tensor->flags, tensor); }
 void tm_assign(tm_tensor* tensor, tm_tensor value) {
   tm_release(tensor);
   copy_fields(&value, value.flags, tensor);
@@ -537,6 +531,12 @@ void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype) {
 // Whether there is a tensor, with elements.
 static inline bool has_elements(const tm_tensor* tensor) { return tm_ok(tensor) && tensor->data; }
 
+// All of a view but its layout: the memory of `from`, which has elements, `bytes` in.
+static inline void set_view(const tm_tensor* from, int64_t bytes, int take, tm_tensor* view) {
+  tm_storage* const storage = tm_memory_take_(from->storage, from->flags, take);
+  set_fields(from, storage, (char*)from->data + bytes, 0, view);
+}
+
 static tm_tensor give_up(const tm_tensor* source, int take) {
   tm_memory_drop_(source->storage, source->flags, take);
   return tm_null();
@@ -572,7 +572,7 @@ TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape
   if (TM_UNLIKELY(!(tm_ok(tensor) && tm_small_view_(&tensor->layout, shape, rank, &made.layout)))) {
     return view_general(tensor, shape, take);
   }
-  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  set_view(tensor, 0, take, &made);
   return made;
 }
 
@@ -634,7 +634,7 @@ TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base
   if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
     return slice_general(tensor, base, size, take);
   }
-  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), (char*)tensor->data + offset * (bits / 8), &made);
+  set_view(tensor, offset * (bits / 8), take, &made);
   return made;
 }
 
@@ -670,7 +670,7 @@ TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, 
   if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_outer_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
     return slice_outer_general(tensor, base, size, take);
   }
-  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), (char*)tensor->data + offset * (bits / 8), &made);
+  set_view(tensor, offset * (bits / 8), take, &made);
   return made;
 }
 
@@ -702,7 +702,7 @@ TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* or
   if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_permute_(&tensor->layout, order, rank, &made.layout)))) {
     return permute_general(tensor, order, take);
   }
-  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  set_view(tensor, 0, take, &made);
   return made;
 }
 
@@ -734,7 +734,7 @@ TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32
   if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_transpose_(&tensor->layout, a, b, rank, &made.layout)))) {
     return transpose_general(tensor, a, b, take);
   }
-  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  set_view(tensor, 0, take, &made);
   return made;
 }
 
@@ -775,7 +775,7 @@ TM_INLINE_ tm_tensor squeeze_of_rank(const tm_tensor* tensor, int32_t dim, int t
   if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &made.layout)))) {
     return squeeze_general(tensor, dim, take);
   }
-  set_fields(tensor, tm_memory_take_(tensor->storage, tensor->flags, take), tensor->data, &made);
+  set_view(tensor, 0, take, &made);
   return made;
 }
 
