@@ -480,9 +480,8 @@ static tm_status slice(const tm_layout* layout, const tm_shape* base, const tm_s
 }
 
 static __attribute__((noinline)) tm_status slice_general(const tm_layout* layout,
-                                                         const tm_shape* base,
-                                                         const tm_shape* size, tm_layout* out,
-                                                         int64_t* offset) {
+                                                         const tm_shape* base, const tm_shape* size,
+                                                         tm_layout* out, int64_t* offset) {
   if (offset) {
     *offset = 0;
   }

@@ -2,9 +2,9 @@
 // they refuse, by returning false, layout.c does in full and with words. Private.
 //
 // `rank` is the result's, and `out` another layout than the input: some of its entries are written
-// also where they refuse. They are given no index into `out` but constants. So a function that calls
-// one with a constant rank, and returns what it makes, writes each entry once, where its caller wants
-// it; otherwise gcc would build all of it on the stack and copy that.
+// also where they refuse. They are given no index into `out` but constants. So a function that
+// calls one with a constant rank, and returns what it makes, writes each entry once, where its
+// caller wants it; otherwise gcc would build all of it on the stack and copy that.
 #ifndef TM_TENSOR_LAYOUT_SMALL_H_
 #define TM_TENSOR_LAYOUT_SMALL_H_
 
@@ -54,8 +54,8 @@ TM_INLINE_ int64_t tm_small_row_major_size_(const tm_layout* layout) {
   return size;
 }
 
-// What a wildcard in dimension `dim` stands for beside `inside` elements in those inside it; 0 where
-// the layout in full must say.
+// What a wildcard in dimension `dim` stands for beside `inside` elements in those inside it; 0
+// where that takes a closer look.
 TM_INLINE_ int64_t tm_small_wildcard_(const tm_shape* shape, int32_t dim, int64_t inside,
                                       int64_t size) {
   int64_t known = inside;
@@ -79,7 +79,8 @@ TM_INLINE_ bool tm_small_view_dim_(const tm_shape* shape, int32_t dim, int64_t s
   return extent > 0 && !__builtin_mul_overflow(*inside, extent, inside);
 }
 
-// Of a row-major layout. At most one wildcard can be right: a second is a size below 1 to the first.
+// Of a row-major layout. At most one wildcard can be right: a second is a size below 1 to the
+// first.
 TM_INLINE_ bool tm_small_view_(const tm_layout* layout, const tm_shape* shape, int32_t rank,
                                tm_layout* out) {
   if (!tm_layout_is_small_(layout)) {
@@ -100,8 +101,8 @@ TM_INLINE_ bool tm_small_view_(const tm_layout* layout, const tm_shape* shape, i
 //===-- Slice -------------------------------------------------------------===//
 
 // `size` elements, more than 0, of one dimension from `base` on.
-TM_INLINE_ bool tm_small_slice_dim_(const tm_layout* layout, int32_t dim, int64_t base, int64_t size,
-                                    tm_layout* out, int64_t* offset) {
+TM_INLINE_ bool tm_small_slice_dim_(const tm_layout* layout, int32_t dim, int64_t base,
+                                    int64_t size, tm_layout* out, int64_t* offset) {
   const int64_t there = layout->shape[dim];
   if ((uint64_t)base >= (uint64_t)there) {
     return false;
@@ -146,7 +147,7 @@ TM_INLINE_ bool tm_small_slice_outer_(const tm_layout* layout, int64_t base, int
 
 //===-- Permute, transpose, squeeze ---------------------------------------===//
 
-// A dimension that may count from the end, as one of 0 to rank - 1; beyond them where there is none.
+// A dimension that may count from the end, as one of 0 to rank - 1; beyond them where it is none.
 TM_INLINE_ uint64_t tm_small_dim_(int64_t dim, int32_t rank) {
   return (uint64_t)(dim < 0 ? dim + rank : dim);
 }
@@ -166,8 +167,7 @@ TM_INLINE_ bool tm_small_permute_dim_(const tm_layout* layout, int64_t dim, int3
 TM_INLINE_ bool tm_small_permute_(const tm_layout* layout, const tm_shape* order, int32_t rank,
                                   tm_layout* out) {
   uint32_t seen = 0;
-  if (order->rank != rank ||
-      !tm_small_permute_dim_(layout, order->dim[0], rank, out, 0, &seen) ||
+  if (order->rank != rank || !tm_small_permute_dim_(layout, order->dim[0], rank, out, 0, &seen) ||
       (rank > 1 && !tm_small_permute_dim_(layout, order->dim[1], rank, out, 1, &seen)) ||
       (rank > 2 && !tm_small_permute_dim_(layout, order->dim[2], rank, out, 2, &seen)) ||
       (rank > 3 && !tm_small_permute_dim_(layout, order->dim[3], rank, out, 3, &seen))) {

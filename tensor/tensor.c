@@ -407,7 +407,25 @@ tm_buffer tm_buffer_of(const tm_tensor* tensor) {
 
 //===-- Lifetime ----------------------------------------------------------===//
 
-// All but the layout. The device is copied in two: as a struct, gcc would build `to` on the stack.
+// Returns what `operation` makes, with a function for the common ranks in which the rank is a
+// constant (layout_small.h says why), and one for the others.
+#define BY_RANK(rank, operation, ...)             \
+  switch (rank) {                                 \
+    case 1:                                       \
+      return operation##_of_rank(__VA_ARGS__, 1); \
+    case 2:                                       \
+      return operation##_of_rank(__VA_ARGS__, 2); \
+    case 3:                                       \
+      return operation##_of_rank(__VA_ARGS__, 3); \
+    case 4:                                       \
+      return operation##_of_rank(__VA_ARGS__, 4); \
+    default:                                      \
+      return operation##_general(__VA_ARGS__);    \
+  }                                               \
+  (void)0
+
+// All but the layout. The device is copied in two, as gcc would build `to` on the stack for a
+// struct.
 static inline void set_fields(const tm_tensor* from, tm_storage* storage, void* data, uint8_t flags,
                               tm_tensor* to) {
   to->storage = storage;
@@ -444,20 +462,10 @@ TM_INLINE_ tm_tensor copy_of_rank(const tm_tensor* tensor, uint8_t flags, tm_ten
   return made;
 }
 
-// The handle again, without counting. `emptied` is NULL, or the handle itself where it becomes null.
+// The handle again, without counting. `emptied` is NULL, or the handle itself where it becomes
+// null.
 TM_INLINE_ tm_tensor copy(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied) {
-  switch (tensor->layout.ranked - 1) {
-    case 1:
-      return copy_of_rank(tensor, flags, emptied, 1);
-    case 2:
-      return copy_of_rank(tensor, flags, emptied, 2);
-    case 3:
-      return copy_of_rank(tensor, flags, emptied, 3);
-    case 4:
-      return copy_of_rank(tensor, flags, emptied, 4);
-    default:
-      return copy_general(tensor, flags, emptied);
-  }
+  BY_RANK(tensor->layout.ranked - 1, copy, tensor, flags, emptied);
 }
 
 tm_tensor tm_share(const tm_tensor* tensor) {
@@ -468,6 +476,7 @@ tm_tensor tm_share(const tm_tensor* tensor) {
 tm_tensor tm_borrow(const tm_tensor* tensor) { return copy(tensor, TM_BORROWED_, NULL); }
 
 tm_tensor tm_move(tm_tensor* tensor) { return copy(tensor, tensor->flags, tensor); }
+
 void tm_assign(tm_tensor* tensor, tm_tensor value) {
   tm_release(tensor);
   copy_fields(&value, value.flags, tensor);
@@ -559,7 +568,8 @@ static tm_tensor derive(const tm_tensor* source, tm_status status, const tm_layo
               dtype);
 }
 
-static __attribute__((noinline)) tm_tensor view_general(const tm_tensor* tensor, const tm_shape* shape, int take) {
+static __attribute__((noinline)) tm_tensor view_general(const tm_tensor* tensor,
+                                                        const tm_shape* shape, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -567,7 +577,8 @@ static __attribute__((noinline)) tm_tensor view_general(const tm_tensor* tensor,
   return derive(tensor, tm_layout_view_(&tensor->layout, shape, &layout), &layout, 0, take);
 }
 
-TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape, int take, int32_t rank) {
+TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape, int take,
+                                  int32_t rank) {
   tm_tensor made;
   if (TM_UNLIKELY(!(tm_ok(tensor) && tm_small_view_(&tensor->layout, shape, rank, &made.layout)))) {
     return view_general(tensor, shape, take);
@@ -577,18 +588,7 @@ TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape
 }
 
 tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
-  switch (shape->rank) {
-    case 1:
-      return view_of_rank(tensor, shape, take, 1);
-    case 2:
-      return view_of_rank(tensor, shape, take, 2);
-    case 3:
-      return view_of_rank(tensor, shape, take, 3);
-    case 4:
-      return view_of_rank(tensor, shape, take, 4);
-    default:
-      return view_general(tensor, shape, take);
-  }
+  BY_RANK(shape->rank, view, tensor, shape, take);
 }
 
 // Whether a slice of elements narrower than a byte shares no byte with what it leaves out.
@@ -617,7 +617,9 @@ static tm_tensor derive_slice(const tm_tensor* tensor, tm_status status, const t
   return derive(tensor, status, slice, offset, take);
 }
 
-static __attribute__((noinline)) tm_tensor slice_general(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
+static __attribute__((noinline)) tm_tensor slice_general(const tm_tensor* tensor,
+                                                         const tm_shape* base, const tm_shape* size,
+                                                         int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -627,11 +629,13 @@ static __attribute__((noinline)) tm_tensor slice_general(const tm_tensor* tensor
   return derive_slice(tensor, status, &layout, offset, take);
 }
 
-TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take, int32_t rank) {
+TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base,
+                                   const tm_shape* size, int take, int32_t rank) {
   tm_tensor made;
   const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
   int64_t offset;
-  if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
+  if (TM_UNLIKELY(!(bits >= 8 &&
+                    tm_small_slice_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
     return slice_general(tensor, base, size, take);
   }
   set_view(tensor, offset * (bits / 8), take, &made);
@@ -639,21 +643,12 @@ TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base
 }
 
 tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
-  switch (tensor->layout.ranked - 1) {
-    case 1:
-      return slice_of_rank(tensor, base, size, take, 1);
-    case 2:
-      return slice_of_rank(tensor, base, size, take, 2);
-    case 3:
-      return slice_of_rank(tensor, base, size, take, 3);
-    case 4:
-      return slice_of_rank(tensor, base, size, take, 4);
-    default:
-      return slice_general(tensor, base, size, take);
-  }
+  BY_RANK(tensor->layout.ranked - 1, slice, tensor, base, size, take);
 }
 
-static __attribute__((noinline)) tm_tensor slice_outer_general(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
+static __attribute__((noinline)) tm_tensor slice_outer_general(const tm_tensor* tensor,
+                                                               int64_t base, int64_t size,
+                                                               int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -663,11 +658,13 @@ static __attribute__((noinline)) tm_tensor slice_outer_general(const tm_tensor* 
   return derive_slice(tensor, status, &layout, offset, take);
 }
 
-TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, int64_t size, int take, int32_t rank) {
+TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, int64_t size,
+                                         int take, int32_t rank) {
   tm_tensor made;
   const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
   int64_t offset;
-  if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_outer_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
+  if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_outer_(&tensor->layout, base, size, rank,
+                                                       &made.layout, &offset)))) {
     return slice_outer_general(tensor, base, size, take);
   }
   set_view(tensor, offset * (bits / 8), take, &made);
@@ -675,21 +672,11 @@ TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, 
 }
 
 tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
-  switch (tensor->layout.ranked - 1) {
-    case 1:
-      return slice_outer_of_rank(tensor, base, size, take, 1);
-    case 2:
-      return slice_outer_of_rank(tensor, base, size, take, 2);
-    case 3:
-      return slice_outer_of_rank(tensor, base, size, take, 3);
-    case 4:
-      return slice_outer_of_rank(tensor, base, size, take, 4);
-    default:
-      return slice_outer_general(tensor, base, size, take);
-  }
+  BY_RANK(tensor->layout.ranked - 1, slice_outer, tensor, base, size, take);
 }
 
-static __attribute__((noinline)) tm_tensor permute_general(const tm_tensor* tensor, const tm_shape* order, int take) {
+static __attribute__((noinline)) tm_tensor permute_general(const tm_tensor* tensor,
+                                                           const tm_shape* order, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -697,9 +684,11 @@ static __attribute__((noinline)) tm_tensor permute_general(const tm_tensor* tens
   return derive(tensor, tm_layout_permute_(&tensor->layout, order, &layout), &layout, 0, take);
 }
 
-TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* order, int take, int32_t rank) {
+TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* order, int take,
+                                     int32_t rank) {
   tm_tensor made;
-  if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_permute_(&tensor->layout, order, rank, &made.layout)))) {
+  if (TM_UNLIKELY(!(has_elements(tensor) &&
+                    tm_small_permute_(&tensor->layout, order, rank, &made.layout)))) {
     return permute_general(tensor, order, take);
   }
   set_view(tensor, 0, take, &made);
@@ -707,21 +696,11 @@ TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* or
 }
 
 tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
-  switch (tensor->layout.ranked - 1) {
-    case 1:
-      return permute_of_rank(tensor, order, take, 1);
-    case 2:
-      return permute_of_rank(tensor, order, take, 2);
-    case 3:
-      return permute_of_rank(tensor, order, take, 3);
-    case 4:
-      return permute_of_rank(tensor, order, take, 4);
-    default:
-      return permute_general(tensor, order, take);
-  }
+  BY_RANK(tensor->layout.ranked - 1, permute, tensor, order, take);
 }
 
-static __attribute__((noinline)) tm_tensor transpose_general(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
+static __attribute__((noinline)) tm_tensor transpose_general(const tm_tensor* tensor, int32_t a,
+                                                             int32_t b, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -729,9 +708,11 @@ static __attribute__((noinline)) tm_tensor transpose_general(const tm_tensor* te
   return derive(tensor, tm_layout_transpose(&tensor->layout, a, b, &layout), &layout, 0, take);
 }
 
-TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32_t b, int take, int32_t rank) {
+TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32_t b, int take,
+                                       int32_t rank) {
   tm_tensor made;
-  if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_transpose_(&tensor->layout, a, b, rank, &made.layout)))) {
+  if (TM_UNLIKELY(!(has_elements(tensor) &&
+                    tm_small_transpose_(&tensor->layout, a, b, rank, &made.layout)))) {
     return transpose_general(tensor, a, b, take);
   }
   set_view(tensor, 0, take, &made);
@@ -739,18 +720,7 @@ TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32
 }
 
 tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
-  switch (tensor->layout.ranked - 1) {
-    case 1:
-      return transpose_of_rank(tensor, a, b, take, 1);
-    case 2:
-      return transpose_of_rank(tensor, a, b, take, 2);
-    case 3:
-      return transpose_of_rank(tensor, a, b, take, 3);
-    case 4:
-      return transpose_of_rank(tensor, a, b, take, 4);
-    default:
-      return transpose_general(tensor, a, b, take);
-  }
+  BY_RANK(tensor->layout.ranked - 1, transpose, tensor, a, b, take);
 }
 
 tm_tensor tm_t_(const tm_tensor* tensor, int take) {
@@ -762,7 +732,8 @@ tm_tensor tm_t_(const tm_tensor* tensor, int take) {
   return tm_transpose_(tensor, 0, 1, take);
 }
 
-static __attribute__((noinline)) tm_tensor squeeze_general(const tm_tensor* tensor, int32_t dim, int take) {
+static __attribute__((noinline)) tm_tensor squeeze_general(const tm_tensor* tensor, int32_t dim,
+                                                           int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -772,7 +743,8 @@ static __attribute__((noinline)) tm_tensor squeeze_general(const tm_tensor* tens
 
 TM_INLINE_ tm_tensor squeeze_of_rank(const tm_tensor* tensor, int32_t dim, int take, int32_t rank) {
   tm_tensor made;
-  if (TM_UNLIKELY(!(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &made.layout)))) {
+  if (TM_UNLIKELY(
+          !(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &made.layout)))) {
     return squeeze_general(tensor, dim, take);
   }
   set_view(tensor, 0, take, &made);
@@ -780,18 +752,7 @@ TM_INLINE_ tm_tensor squeeze_of_rank(const tm_tensor* tensor, int32_t dim, int t
 }
 
 tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
-  switch (tensor->layout.ranked - 2) {
-    case 1:
-      return squeeze_of_rank(tensor, dim, take, 1);
-    case 2:
-      return squeeze_of_rank(tensor, dim, take, 2);
-    case 3:
-      return squeeze_of_rank(tensor, dim, take, 3);
-    case 4:
-      return squeeze_of_rank(tensor, dim, take, 4);
-    default:
-      return squeeze_general(tensor, dim, take);
-  }
+  BY_RANK(tensor->layout.ranked - 2, squeeze, tensor, dim, take);
 }
 
 tm_tensor tm_unsqueeze_(const tm_tensor* tensor, int32_t dim, int take) {

@@ -43,9 +43,7 @@ typedef struct request {
 } request;
 
 // Often as small as what has a path of its own.
-static int32_t random_rank(void) {
-  return (int32_t)(below(3) ? below(6) : below(TM_MAX_RANK + 1));
-}
+static int32_t random_rank(void) { return (int32_t)(below(3) ? below(6) : below(TM_MAX_RANK + 1)); }
 
 static int64_t random_size(void) {
   static const int64_t sizes[] = {1, 1, 2, 2, 3, 4, 5, 8};
@@ -251,8 +249,7 @@ Test(views, a_layout_changes_into_another_as_in_place) {
               describe(&layout, &asked));
     cr_assert(tm_layout_equal(&in_place, &other), "%s", describe(&layout, &asked));
     cr_assert(eq(i64, other_offset, offset), "%s", describe(&layout, &asked));
-    cr_assert(status != TM_OK || kept_the_rest(&other, untouched), "%s",
-              describe(&layout, &asked));
+    cr_assert(status != TM_OK || kept_the_rest(&other, untouched), "%s", describe(&layout, &asked));
     (status == TM_OK ? done : refused)[asked.operation]++;
   }
   for (int i = 0; i < OPERATIONS; i++) {
@@ -272,8 +269,8 @@ static tm_tensor random_tensor(tm_allocator* allocator, holding held) {
   const tm_layout layout = random_layout();
   const tm_dtype dtype = dtypes[below(7)];
   if (held == FOREIGN) {
-    tm_auto_buffer buffer = tm_buffer_from_borrowed(foreign, sizeof foreign / 8, dtype,
-                                                    tm_device_make(TM_CPU, 0));
+    tm_auto_buffer buffer =
+        tm_buffer_from_borrowed(foreign, sizeof foreign / 8, dtype, tm_device_make(TM_CPU, 0));
     return tm_from_buffer(&buffer, &layout);
   }
   return tm_empty_strided_from(allocator, &layout, dtype);
@@ -286,8 +283,7 @@ static bool is_whole_bytes(const tm_tensor* whole, const tm_layout* part, int64_
   const int64_t bits = tm_dtype_bits(tm_dtype_of(whole));
   const int64_t end = offset + tm_layout_cosize(part);
   return tm_layout_size(part) == 0 ||
-         (at_byte(offset, bits) &&
-          (at_byte(end, bits) || end == tm_layout_cosize(&whole->layout)));
+         (at_byte(offset, bits) && (at_byte(end, bits) || end == tm_layout_cosize(&whole->layout)));
 }
 
 // What `change` must have made of `x`.
@@ -382,12 +378,9 @@ Test(views, nothing_made_of_a_tensor_without_elements_holds_memory) {
                          tm_device_make(TM_CPU, 0), count_call, &deleted);
   cr_assert(x.storage != NULL);
   const tm_tensor made[] = {
-      tm_view(&x, TM_SHAPE(0, 1)),
-      tm_slice(&x, TM_INDEX(0, 0, 0), TM_INDEX(-1, -1, -1)),
-      tm_slice_outer(&x, 0, 1),
-      tm_permute(&x, TM_INDEX(2, 1, 0)),
-      tm_transpose(&x, 0, 1),
-      tm_squeeze(&x, 0),
+      tm_view(&x, TM_SHAPE(0, 1)), tm_slice(&x, TM_INDEX(0, 0, 0), TM_INDEX(-1, -1, -1)),
+      tm_slice_outer(&x, 0, 1),    tm_permute(&x, TM_INDEX(2, 1, 0)),
+      tm_transpose(&x, 0, 1),      tm_squeeze(&x, 0),
   };
   for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
     cr_expect(tm_ok(&made[i]));
