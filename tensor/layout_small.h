@@ -103,16 +103,17 @@ TM_INLINE_ bool tm_small_view_(const tm_layout* layout, const tm_shape* shape, i
 // `size` elements, more than 0, of one dimension from `base` on.
 TM_INLINE_ bool tm_small_slice_dim_(const tm_layout* layout, int32_t dim, int64_t base,
                                     int64_t size, tm_layout* out, int64_t* offset) {
-  const int64_t there = layout->shape[dim];
-  if ((uint64_t)base >= (uint64_t)there) {
+  // As unsigned numbers, negative ones are beyond all others.
+  const uint64_t there = (uint64_t)layout->shape[dim];
+  const uint64_t left = there - (uint64_t)base;
+  const uint64_t taken = size == -1 ? left : (uint64_t)size;
+  if ((uint64_t)base >= there || taken - 1 >= left) {
     return false;
   }
-  const int64_t left = there - base;
-  const int64_t taken = size == -1 ? left : size;
-  out->shape[dim] = taken;
+  out->shape[dim] = (int64_t)taken;
   out->stride[dim] = layout->stride[dim];
   *offset += base * layout->stride[dim];
-  return (uint64_t)taken - 1 < (uint64_t)left;
+  return true;
 }
 
 TM_INLINE_ bool tm_small_slice_(const tm_layout* layout, const tm_shape* base, const tm_shape* size,
