@@ -24,14 +24,6 @@ TM_INLINE_ bool tm_layout_is_small_(const tm_layout* layout) {
   return (uint32_t)layout->ranked - 2 < TM_SMALL_RANK_;
 }
 
-TM_INLINE_ void tm_small_copy_(const tm_layout* layout, int32_t rank, tm_layout* out) {
-  out->ranked = rank + 1;
-  tm_layout_copy_dim_(layout, 0, out, 0);
-  if (rank > 1) tm_layout_copy_dim_(layout, 1, out, 1);
-  if (rank > 2) tm_layout_copy_dim_(layout, 2, out, 2);
-  if (rank > 3) tm_layout_copy_dim_(layout, 3, out, 3);
-}
-
 //===-- View --------------------------------------------------------------===//
 
 // Whether dimension `dim` of a row-major layout has `*elements` inside it, which it multiplies.

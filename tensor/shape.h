@@ -130,9 +130,10 @@ static inline void tm_shape_copy_(const tm_shape* shape, tm_shape* out) {
   if (rank > 1) out->dim[1] = shape->dim[1];
   if (rank > 2) out->dim[2] = shape->dim[2];
   if (rank > 3) out->dim[3] = shape->dim[3];
-  for (int32_t i = 4; i < rank && i < TM_MAX_RANK; i++) {
-    out->dim[i] = shape->dim[i];
-  }
+  if (rank > 4) out->dim[4] = shape->dim[4];
+  if (rank > 5) out->dim[5] = shape->dim[5];
+  if (rank > 6) out->dim[6] = shape->dim[6];
+  if (rank > 7) out->dim[7] = shape->dim[7];
 }
 
 TM_EXTERN_C_END

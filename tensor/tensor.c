@@ -248,16 +248,65 @@ tm_tensor tm_empty_like_as_on(const tm_tensor* tensor, tm_dtype dtype, tm_device
   return is_usable(tensor) ? tm_empty(tm_shape_of(tensor), dtype, type) : tm_null();
 }
 
-static tm_tensor make(tm_storage* storage, void* data, const tm_layout* layout, tm_device device,
-                      tm_dtype dtype) {
+// Every entry is set by itself, with `rank` a constant where this is inlined, and the device in two:
+// then gcc builds the result where the caller wants it, instead of on the stack and copied.
+TM_INLINE_ tm_tensor make_of_rank(tm_storage* storage, void* data, const tm_layout* layout,
+                                  tm_device device, uint8_t dtype, uint8_t flags,
+                                  tm_tensor* emptied, int32_t rank) {
   tm_tensor tensor;
   tensor.storage = storage;
   tensor.data = data;
-  tensor.device = device;
-  tensor.dtype = (uint8_t)dtype;
-  tensor.flags = 0;
-  tm_layout_copy(layout, &tensor.layout);
+  tensor.device.type = device.type;
+  tensor.device.id = device.id;
+  tensor.dtype = dtype;
+  tensor.flags = flags;
+  tensor.layout.ranked = rank + 1;
+  if (rank > 0) tm_layout_copy_dim_(layout, 0, &tensor.layout, 0);
+  if (rank > 1) tm_layout_copy_dim_(layout, 1, &tensor.layout, 1);
+  if (rank > 2) tm_layout_copy_dim_(layout, 2, &tensor.layout, 2);
+  if (rank > 3) tm_layout_copy_dim_(layout, 3, &tensor.layout, 3);
+  if (rank > 4) tm_layout_copy_dim_(layout, 4, &tensor.layout, 4);
+  if (rank > 5) tm_layout_copy_dim_(layout, 5, &tensor.layout, 5);
+  if (rank > 6) tm_layout_copy_dim_(layout, 6, &tensor.layout, 6);
+  if (rank > 7) tm_layout_copy_dim_(layout, 7, &tensor.layout, 7);
+  if (emptied) {
+    tm_reset_(emptied);
+  }
   return tensor;
+}
+
+// `emptied` is NULL, or a tensor that becomes null after that.
+TM_INLINE_ tm_tensor make_handle(tm_storage* storage, void* data, const tm_layout* layout,
+                                 tm_device device, uint8_t dtype, uint8_t flags,
+                                 tm_tensor* emptied) {
+  switch (layout->ranked - 1) {
+    case 0:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 0);
+    case 1:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 1);
+    case 2:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 2);
+    case 3:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 3);
+    case 4:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 4);
+    case 5:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 5);
+    case 6:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 6);
+    case 7:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 7);
+    case 8:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 8);
+    default:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, -1);
+  }
+}
+
+static __attribute__((noinline)) tm_tensor make(tm_storage* storage, void* data,
+                                                const tm_layout* layout, tm_device device,
+                                                tm_dtype dtype) {
+  return make_handle(storage, data, layout, device, (uint8_t)dtype, 0, NULL);
 }
 
 // What foreign memory must satisfy to hold a tensor. Stores the tensor's layout and bytes.
@@ -424,48 +473,9 @@ tm_buffer tm_buffer_of(const tm_tensor* tensor) {
   }                                               \
   (void)0
 
-// All but the layout. The device is copied in two, as gcc would build `to` on the stack for a
-// struct.
-static inline void set_fields(const tm_tensor* from, tm_storage* storage, void* data, uint8_t flags,
-                              tm_tensor* to) {
-  to->storage = storage;
-  to->data = data;
-  to->device.type = from->device.type;
-  to->device.id = from->device.id;
-  to->dtype = from->dtype;
-  to->flags = flags;
-}
-
-static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
-  set_fields(from, from->storage, from->data, flags, to);
-  tm_layout_copy(&from->layout, &to->layout);
-}
-
-static __attribute__((noinline)) tm_tensor copy_general(const tm_tensor* tensor, uint8_t flags,
-                                                        tm_tensor* emptied) {
-  tm_tensor made;
-  copy_fields(tensor, flags, &made);
-  if (emptied) {
-    tm_reset_(emptied);
-  }
-  return made;
-}
-
-TM_INLINE_ tm_tensor copy_of_rank(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied,
-                                  int32_t rank) {
-  tm_tensor made;
-  set_fields(tensor, tensor->storage, tensor->data, flags, &made);
-  tm_small_copy_(&tensor->layout, rank, &made.layout);
-  if (emptied) {
-    tm_reset_(emptied);
-  }
-  return made;
-}
-
-// The handle again, without counting. `emptied` is NULL, or the handle itself where it becomes
-// null.
 TM_INLINE_ tm_tensor copy(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied) {
-  BY_RANK(tensor->layout.ranked - 1, copy, tensor, flags, emptied);
+  return make_handle(tensor->storage, tensor->data, &tensor->layout, tensor->device, tensor->dtype,
+                     flags, emptied);
 }
 
 tm_tensor tm_share(const tm_tensor* tensor) {
@@ -476,6 +486,15 @@ tm_tensor tm_share(const tm_tensor* tensor) {
 tm_tensor tm_borrow(const tm_tensor* tensor) { return copy(tensor, TM_BORROWED_, NULL); }
 
 tm_tensor tm_move(tm_tensor* tensor) { return copy(tensor, tensor->flags, tensor); }
+
+static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
+  to->storage = from->storage;
+  to->data = from->data;
+  to->device = from->device;
+  to->dtype = from->dtype;
+  to->flags = flags;
+  tm_layout_copy(&from->layout, &to->layout);
+}
 
 void tm_assign(tm_tensor* tensor, tm_tensor value) {
   tm_release(tensor);
@@ -542,8 +561,12 @@ static inline bool has_elements(const tm_tensor* tensor) { return tm_ok(tensor) 
 
 // All of a view but its layout: the memory of `from`, which has elements, `bytes` in.
 static inline void set_view(const tm_tensor* from, int64_t bytes, int take, tm_tensor* view) {
-  tm_storage* const storage = tm_memory_take_(from->storage, from->flags, take);
-  set_fields(from, storage, (char*)from->data + bytes, 0, view);
+  view->storage = tm_memory_take_(from->storage, from->flags, take);
+  view->data = (char*)from->data + bytes;
+  view->device.type = from->device.type;
+  view->device.id = from->device.id;
+  view->dtype = from->dtype;
+  view->flags = 0;
 }
 
 static tm_tensor give_up(const tm_tensor* source, int take) {
