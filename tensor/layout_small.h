@@ -2,9 +2,8 @@
 // they refuse, by returning false, layout.c does in full and with words. Private.
 //
 // `rank` is the result's, and `out` another layout than the input: some of its entries are written
-// also where they refuse. They are given no index into `out` but constants. So a function that
-// calls one with a constant rank, and returns what it makes, writes each entry once, where its
-// caller wants it; otherwise gcc would build all of it on the stack and copy that.
+// also where they refuse. Their indices into `out` are constants: where `rank` is one too, `out`
+// need not be in memory.
 #ifndef TM_TENSOR_LAYOUT_SMALL_H_
 #define TM_TENSOR_LAYOUT_SMALL_H_
 

@@ -248,8 +248,8 @@ tm_tensor tm_empty_like_as_on(const tm_tensor* tensor, tm_dtype dtype, tm_device
   return is_usable(tensor) ? tm_empty(tm_shape_of(tensor), dtype, type) : tm_null();
 }
 
-// Every entry is set by itself, with `rank` a constant where this is inlined, and the device in two:
-// then gcc builds the result where the caller wants it, instead of on the stack and copied.
+// Every entry is set by itself, with `rank` a constant where this is inlined, and the device in
+// two: then gcc builds the result where the caller wants it, instead of on the stack and copied.
 TM_INLINE_ tm_tensor make_of_rank(tm_storage* storage, void* data, const tm_layout* layout,
                                   tm_device device, uint8_t dtype, uint8_t flags,
                                   tm_tensor* emptied, int32_t rank) {
@@ -456,23 +456,6 @@ tm_buffer tm_buffer_of(const tm_tensor* tensor) {
 
 //===-- Lifetime ----------------------------------------------------------===//
 
-// Returns what `operation` makes, with a function for the common ranks in which the rank is a
-// constant (layout_small.h says why), and one for the others.
-#define BY_RANK(rank, operation, ...)             \
-  switch (rank) {                                 \
-    case 1:                                       \
-      return operation##_of_rank(__VA_ARGS__, 1); \
-    case 2:                                       \
-      return operation##_of_rank(__VA_ARGS__, 2); \
-    case 3:                                       \
-      return operation##_of_rank(__VA_ARGS__, 3); \
-    case 4:                                       \
-      return operation##_of_rank(__VA_ARGS__, 4); \
-    default:                                      \
-      return operation##_general(__VA_ARGS__);    \
-  }                                               \
-  (void)0
-
 TM_INLINE_ tm_tensor copy(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied) {
   return make_handle(tensor->storage, tensor->data, &tensor->layout, tensor->device, tensor->dtype,
                      flags, emptied);
@@ -487,18 +470,14 @@ tm_tensor tm_borrow(const tm_tensor* tensor) { return copy(tensor, TM_BORROWED_,
 
 tm_tensor tm_move(tm_tensor* tensor) { return copy(tensor, tensor->flags, tensor); }
 
-static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
-  to->storage = from->storage;
-  to->data = from->data;
-  to->device = from->device;
-  to->dtype = from->dtype;
-  to->flags = flags;
-  tm_layout_copy(&from->layout, &to->layout);
-}
-
 void tm_assign(tm_tensor* tensor, tm_tensor value) {
   tm_release(tensor);
-  copy_fields(&value, value.flags, tensor);
+  tensor->storage = value.storage;
+  tensor->data = value.data;
+  tensor->device = value.device;
+  tensor->dtype = value.dtype;
+  tensor->flags = value.flags;
+  tm_layout_copy(&value.layout, &tensor->layout);
 }
 
 //===-- Asking ------------------------------------------------------------===//
@@ -556,17 +535,31 @@ void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype) {
 
 //===-- Views -------------------------------------------------------------===//
 
+// Returns what `operation` makes, by a function for the common ranks, in which the rank is a
+// constant, or by one for everything.
+#define BY_RANK(rank, operation, ...)             \
+  switch (rank) {                                 \
+    case 1:                                       \
+      return operation##_of_rank(__VA_ARGS__, 1); \
+    case 2:                                       \
+      return operation##_of_rank(__VA_ARGS__, 2); \
+    case 3:                                       \
+      return operation##_of_rank(__VA_ARGS__, 3); \
+    case 4:                                       \
+      return operation##_of_rank(__VA_ARGS__, 4); \
+    default:                                      \
+      return operation##_general(__VA_ARGS__);    \
+  }                                               \
+  (void)0
+
 // Whether there is a tensor, with elements.
 static inline bool has_elements(const tm_tensor* tensor) { return tm_ok(tensor) && tensor->data; }
 
-// All of a view but its layout: the memory of `from`, which has elements, `bytes` in.
-static inline void set_view(const tm_tensor* from, int64_t bytes, int take, tm_tensor* view) {
-  view->storage = tm_memory_take_(from->storage, from->flags, take);
-  view->data = (char*)from->data + bytes;
-  view->device.type = from->device.type;
-  view->device.id = from->device.id;
-  view->dtype = from->dtype;
-  view->flags = 0;
+// A view of `from`, which has elements, that begins `bytes` in.
+TM_INLINE_ tm_tensor view_at(const tm_tensor* from, int64_t bytes, const tm_layout* layout,
+                             int take, int32_t rank) {
+  return make_of_rank(tm_memory_take_(from->storage, from->flags, take), (char*)from->data + bytes,
+                      layout, from->device, from->dtype, 0, NULL, rank);
 }
 
 static tm_tensor give_up(const tm_tensor* source, int take) {
@@ -602,12 +595,11 @@ static __attribute__((noinline)) tm_tensor view_general(const tm_tensor* tensor,
 
 TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape, int take,
                                   int32_t rank) {
-  tm_tensor made;
-  if (TM_UNLIKELY(!(tm_ok(tensor) && tm_small_view_(&tensor->layout, shape, rank, &made.layout)))) {
+  tm_layout layout;
+  if (TM_UNLIKELY(!(tm_ok(tensor) && tm_small_view_(&tensor->layout, shape, rank, &layout)))) {
     return view_general(tensor, shape, take);
   }
-  set_view(tensor, 0, take, &made);
-  return made;
+  return view_at(tensor, 0, &layout, take, rank);
 }
 
 tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
@@ -654,15 +646,14 @@ static __attribute__((noinline)) tm_tensor slice_general(const tm_tensor* tensor
 
 TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base,
                                    const tm_shape* size, int take, int32_t rank) {
-  tm_tensor made;
+  tm_layout layout;
   const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
   int64_t offset;
-  if (TM_UNLIKELY(!(bits >= 8 &&
-                    tm_small_slice_(&tensor->layout, base, size, rank, &made.layout, &offset)))) {
+  if (TM_UNLIKELY(
+          !(bits >= 8 && tm_small_slice_(&tensor->layout, base, size, rank, &layout, &offset)))) {
     return slice_general(tensor, base, size, take);
   }
-  set_view(tensor, offset * (bits / 8), take, &made);
-  return made;
+  return view_at(tensor, offset * (bits / 8), &layout, take, rank);
 }
 
 tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
@@ -683,15 +674,14 @@ static __attribute__((noinline)) tm_tensor slice_outer_general(const tm_tensor* 
 
 TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, int64_t size,
                                          int take, int32_t rank) {
-  tm_tensor made;
+  tm_layout layout;
   const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
   int64_t offset;
-  if (TM_UNLIKELY(!(bits >= 8 && tm_small_slice_outer_(&tensor->layout, base, size, rank,
-                                                       &made.layout, &offset)))) {
+  if (TM_UNLIKELY(!(bits >= 8 &&
+                    tm_small_slice_outer_(&tensor->layout, base, size, rank, &layout, &offset)))) {
     return slice_outer_general(tensor, base, size, take);
   }
-  set_view(tensor, offset * (bits / 8), take, &made);
-  return made;
+  return view_at(tensor, offset * (bits / 8), &layout, take, rank);
 }
 
 tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
@@ -709,13 +699,12 @@ static __attribute__((noinline)) tm_tensor permute_general(const tm_tensor* tens
 
 TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* order, int take,
                                      int32_t rank) {
-  tm_tensor made;
-  if (TM_UNLIKELY(!(has_elements(tensor) &&
-                    tm_small_permute_(&tensor->layout, order, rank, &made.layout)))) {
+  tm_layout layout;
+  if (TM_UNLIKELY(
+          !(has_elements(tensor) && tm_small_permute_(&tensor->layout, order, rank, &layout)))) {
     return permute_general(tensor, order, take);
   }
-  set_view(tensor, 0, take, &made);
-  return made;
+  return view_at(tensor, 0, &layout, take, rank);
 }
 
 tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
@@ -733,13 +722,12 @@ static __attribute__((noinline)) tm_tensor transpose_general(const tm_tensor* te
 
 TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32_t b, int take,
                                        int32_t rank) {
-  tm_tensor made;
-  if (TM_UNLIKELY(!(has_elements(tensor) &&
-                    tm_small_transpose_(&tensor->layout, a, b, rank, &made.layout)))) {
+  tm_layout layout;
+  if (TM_UNLIKELY(
+          !(has_elements(tensor) && tm_small_transpose_(&tensor->layout, a, b, rank, &layout)))) {
     return transpose_general(tensor, a, b, take);
   }
-  set_view(tensor, 0, take, &made);
-  return made;
+  return view_at(tensor, 0, &layout, take, rank);
 }
 
 tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
@@ -765,13 +753,12 @@ static __attribute__((noinline)) tm_tensor squeeze_general(const tm_tensor* tens
 }
 
 TM_INLINE_ tm_tensor squeeze_of_rank(const tm_tensor* tensor, int32_t dim, int take, int32_t rank) {
-  tm_tensor made;
+  tm_layout layout;
   if (TM_UNLIKELY(
-          !(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &made.layout)))) {
+          !(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &layout)))) {
     return squeeze_general(tensor, dim, take);
   }
-  set_view(tensor, 0, take, &made);
-  return made;
+  return view_at(tensor, 0, &layout, take, rank);
 }
 
 tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
