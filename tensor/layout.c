@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/layout_small.h"
+
 typedef char layout_text[TM_LAYOUT_TEXT_SIZE];
 typedef char shape_text[TM_SHAPE_TEXT_SIZE];
 
@@ -39,6 +41,14 @@ static bool can_start(const tm_layout* layout, tm_layout* out) {
   }
   return false;
 }
+
+// Whether there is an input, and an output that can be written before all of the input is read.
+static bool are_two(const tm_layout* layout, const tm_layout* out) {
+  return layout && out && out != layout;
+}
+
+// Whether a rank is one that layout_small.h serves.
+static bool is_small(int32_t rank) { return (uint32_t)rank - 1 < TM_SMALL_RANK_; }
 
 static TM_COLD tm_status cannot_start(const char* who, const void* out) {
   if (!out) {
@@ -387,7 +397,8 @@ static bool restride(const tm_layout* from, tm_layout* out) {
   return true;
 }
 
-tm_status tm_layout_view_(const tm_layout* layout, const tm_shape* shape, tm_layout* out) {
+static __attribute__((noinline)) tm_status view_general(const tm_layout* layout,
+                                                        const tm_shape* shape, tm_layout* out) {
   if (!can_start(layout, out)) {
     return cannot_start("tm_layout_view", out);
   }
@@ -417,6 +428,13 @@ tm_status tm_layout_view_(const tm_layout* layout, const tm_shape* shape, tm_lay
   }
   tm_layout_copy(&made, out);
   return TM_OK;
+}
+
+tm_status tm_layout_view_(const tm_layout* layout, const tm_shape* shape, tm_layout* out) {
+  return TM_LIKELY(are_two(layout, out) && is_small(shape->rank) &&
+                   tm_small_view_(layout, shape, shape->rank, out))
+             ? TM_OK
+             : view_general(layout, shape, out);
 }
 
 //===-- Slice -------------------------------------------------------------===//
@@ -461,8 +479,9 @@ static tm_status slice(const tm_layout* layout, const tm_shape* base, const tm_s
   return TM_OK;
 }
 
-tm_status tm_layout_slice_(const tm_layout* layout, const tm_shape* base, const tm_shape* size,
-                           tm_layout* out, int64_t* offset) {
+static __attribute__((noinline)) tm_status slice_general(const tm_layout* layout,
+                                                         const tm_shape* base, const tm_shape* size,
+                                                         tm_layout* out, int64_t* offset) {
   if (offset) {
     *offset = 0;
   }
@@ -477,6 +496,14 @@ tm_status tm_layout_slice_(const tm_layout* layout, const tm_shape* base, const 
   }
   tm_layout_copy(&made, out);
   return status;
+}
+
+tm_status tm_layout_slice_(const tm_layout* layout, const tm_shape* base, const tm_shape* size,
+                           tm_layout* out, int64_t* offset) {
+  return TM_LIKELY(are_two(layout, out) && offset && is_small(layout->ranked - 1) &&
+                   tm_small_slice_(layout, base, size, layout->ranked - 1, out, offset))
+             ? TM_OK
+             : slice_general(layout, base, size, out, offset);
 }
 
 tm_status tm_layout_slice_outer(const tm_layout* layout, int64_t base, int64_t size, tm_layout* out,
@@ -538,7 +565,8 @@ static tm_status permute(const tm_layout* layout, const tm_shape* order, tm_layo
   return TM_OK;
 }
 
-tm_status tm_layout_permute_(const tm_layout* layout, const tm_shape* order, tm_layout* out) {
+static __attribute__((noinline)) tm_status permute_general(const tm_layout* layout,
+                                                           const tm_shape* order, tm_layout* out) {
   if (!can_start(layout, out)) {
     return cannot_start("tm_layout_permute", out);
   }
@@ -547,6 +575,13 @@ tm_status tm_layout_permute_(const tm_layout* layout, const tm_shape* order, tm_
   const tm_status status = permute(layout, order, &made);
   tm_layout_copy(&made, out);
   return status;
+}
+
+tm_status tm_layout_permute_(const tm_layout* layout, const tm_shape* order, tm_layout* out) {
+  return TM_LIKELY(are_two(layout, out) && is_small(layout->ranked - 1) &&
+                   tm_small_permute_(layout, order, layout->ranked - 1, out))
+             ? TM_OK
+             : permute_general(layout, order, out);
 }
 
 static void exchange(int64_t* a, int64_t* b) {

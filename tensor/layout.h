@@ -47,14 +47,26 @@ static inline tm_status tm_layout_make_strided(tm_shape shape, tm_shape stride, 
 // Errors: TM_ERR_CORRUPT (not of that form), and as tm_layout_make_strided.
 TM_API TM_NODISCARD tm_status tm_layout_parse(const char* text, tm_layout* out);
 
-// Copies the entries in use.
+// Dimension `to` of `out` becomes dimension `from` of `layout`.
+static inline void tm_layout_copy_dim_(const tm_layout* layout, int32_t from, tm_layout* out,
+                                       int32_t to) {
+  out->shape[to] = layout->shape[from];
+  out->stride[to] = layout->stride[from];
+}
+
+// Copies the entries in use, each by itself: gcc makes two calls of memcpy of a loop, which load in
+// one piece what has just been stored in several, and wait for that.
 static inline void tm_layout_copy(const tm_layout* layout, tm_layout* out) {
   const int32_t ranked = layout->ranked;
   out->ranked = ranked;
-  for (int32_t i = 0; i < ranked - 1; i++) {
-    out->shape[i] = layout->shape[i];
-    out->stride[i] = layout->stride[i];
-  }
+  if (ranked > 1) tm_layout_copy_dim_(layout, 0, out, 0);
+  if (ranked > 2) tm_layout_copy_dim_(layout, 1, out, 1);
+  if (ranked > 3) tm_layout_copy_dim_(layout, 2, out, 2);
+  if (ranked > 4) tm_layout_copy_dim_(layout, 3, out, 3);
+  if (ranked > 5) tm_layout_copy_dim_(layout, 4, out, 4);
+  if (ranked > 6) tm_layout_copy_dim_(layout, 5, out, 5);
+  if (ranked > 7) tm_layout_copy_dim_(layout, 6, out, 6);
+  if (ranked > 8) tm_layout_copy_dim_(layout, 7, out, 7);
 }
 
 //===-- Asking ------------------------------------------------------------===//
@@ -158,33 +170,49 @@ TM_API tm_status tm_layout_slice_(const tm_layout* layout, const tm_shape* base,
 TM_API tm_status tm_layout_permute_(const tm_layout* layout, const tm_shape* order, tm_layout* out);
 
 TM_NODISCARD static inline tm_status tm_layout_make(tm_shape shape, tm_layout* out) {
-  return tm_layout_make_(&shape, out);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_layout_make_(&sizes, out);
 }
 
 TM_NODISCARD static inline tm_status tm_layout_make_strided(tm_shape shape, tm_shape stride,
                                                             tm_layout* out) {
-  return tm_layout_make_strided_(&shape, &stride, out);
+  tm_shape sizes;
+  tm_shape strides;
+  tm_shape_copy_(&shape, &sizes);
+  tm_shape_copy_(&stride, &strides);
+  return tm_layout_make_strided_(&sizes, &strides, out);
 }
 
 TM_NODISCARD static inline tm_status tm_layout_offset(const tm_layout* layout, tm_shape index,
                                                       int64_t* out) {
-  return tm_layout_offset_(layout, &index, out);
+  tm_shape indices;
+  tm_shape_copy_(&index, &indices);
+  return tm_layout_offset_(layout, &indices, out);
 }
 
 TM_NODISCARD static inline tm_status tm_layout_view(const tm_layout* layout, tm_shape shape,
                                                     tm_layout* out) {
-  return tm_layout_view_(layout, &shape, out);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_layout_view_(layout, &sizes, out);
 }
 
 TM_NODISCARD static inline tm_status tm_layout_slice(const tm_layout* layout, tm_shape base,
                                                      tm_shape size, tm_layout* out,
                                                      int64_t* offset) {
-  return tm_layout_slice_(layout, &base, &size, out, offset);
+  tm_shape bases;
+  tm_shape sizes;
+  tm_shape_copy_(&base, &bases);
+  tm_shape_copy_(&size, &sizes);
+  return tm_layout_slice_(layout, &bases, &sizes, out, offset);
 }
 
 TM_NODISCARD static inline tm_status tm_layout_permute(const tm_layout* layout, tm_shape order,
                                                        tm_layout* out) {
-  return tm_layout_permute_(layout, &order, out);
+  tm_shape dims;
+  tm_shape_copy_(&order, &dims);
+  return tm_layout_permute_(layout, &dims, out);
 }
 
 TM_EXTERN_C_END

@@ -121,6 +121,21 @@ TM_HOST_DEVICE_ static inline tm_shape tm_shape8_(int64_t a, int64_t b, int64_t 
   return shape;
 }
 
+// Copies the entries in use. Inline functions pass on the address of such a copy: were it that of
+// their argument, gcc would fill all of its entries.
+static inline void tm_shape_copy_(const tm_shape* shape, tm_shape* out) {
+  const int32_t rank = shape->rank;
+  out->rank = rank;
+  if (rank > 0) out->dim[0] = shape->dim[0];
+  if (rank > 1) out->dim[1] = shape->dim[1];
+  if (rank > 2) out->dim[2] = shape->dim[2];
+  if (rank > 3) out->dim[3] = shape->dim[3];
+  if (rank > 4) out->dim[4] = shape->dim[4];
+  if (rank > 5) out->dim[5] = shape->dim[5];
+  if (rank > 6) out->dim[6] = shape->dim[6];
+  if (rank > 7) out->dim[7] = shape->dim[7];
+}
+
 TM_EXTERN_C_END
 
 #endif  // TM_TENSOR_SHAPE_H_

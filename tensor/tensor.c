@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "alloc/stack_allocator.h"
+#include "tensor/layout_small.h"
 #include "tensor/memory.h"
 #include "tm/context/context.h"
 
@@ -295,16 +296,65 @@ tm_tensor tm_empty_like_as_on(const tm_tensor* tensor, tm_dtype dtype, tm_device
   return is_usable(tensor) ? tm_empty(tm_shape_of(tensor), dtype, type) : tm_null();
 }
 
-static tm_tensor make(tm_storage* storage, void* data, const tm_layout* layout, tm_device device,
-                      tm_dtype dtype) {
+// Every entry is set by itself, with `rank` a constant where this is inlined, and the device in
+// two: then gcc builds the result where the caller wants it, instead of on the stack and copied.
+TM_INLINE_ tm_tensor make_of_rank(tm_storage* storage, void* data, const tm_layout* layout,
+                                  tm_device device, uint8_t dtype, uint8_t flags,
+                                  tm_tensor* emptied, int32_t rank) {
   tm_tensor tensor;
   tensor.storage = storage;
   tensor.data = data;
-  tensor.device = device;
-  tensor.dtype = (uint8_t)dtype;
-  tensor.flags = 0;
-  tm_layout_copy(layout, &tensor.layout);
+  tensor.device.type = device.type;
+  tensor.device.id = device.id;
+  tensor.dtype = dtype;
+  tensor.flags = flags;
+  tensor.layout.ranked = rank + 1;
+  if (rank > 0) tm_layout_copy_dim_(layout, 0, &tensor.layout, 0);
+  if (rank > 1) tm_layout_copy_dim_(layout, 1, &tensor.layout, 1);
+  if (rank > 2) tm_layout_copy_dim_(layout, 2, &tensor.layout, 2);
+  if (rank > 3) tm_layout_copy_dim_(layout, 3, &tensor.layout, 3);
+  if (rank > 4) tm_layout_copy_dim_(layout, 4, &tensor.layout, 4);
+  if (rank > 5) tm_layout_copy_dim_(layout, 5, &tensor.layout, 5);
+  if (rank > 6) tm_layout_copy_dim_(layout, 6, &tensor.layout, 6);
+  if (rank > 7) tm_layout_copy_dim_(layout, 7, &tensor.layout, 7);
+  if (emptied) {
+    tm_reset_(emptied);
+  }
   return tensor;
+}
+
+// `emptied` is NULL, or a tensor that becomes null after that.
+TM_INLINE_ tm_tensor make_handle(tm_storage* storage, void* data, const tm_layout* layout,
+                                 tm_device device, uint8_t dtype, uint8_t flags,
+                                 tm_tensor* emptied) {
+  switch (layout->ranked - 1) {
+    case 0:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 0);
+    case 1:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 1);
+    case 2:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 2);
+    case 3:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 3);
+    case 4:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 4);
+    case 5:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 5);
+    case 6:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 6);
+    case 7:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 7);
+    case 8:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, 8);
+    default:
+      return make_of_rank(storage, data, layout, device, dtype, flags, emptied, -1);
+  }
+}
+
+static __attribute__((noinline)) tm_tensor make(tm_storage* storage, void* data,
+                                                const tm_layout* layout, tm_device device,
+                                                tm_dtype dtype) {
+  return make_handle(storage, data, layout, device, (uint8_t)dtype, 0, NULL);
 }
 
 // What foreign memory must satisfy to hold a tensor. Stores the tensor's layout and bytes.
@@ -454,38 +504,28 @@ tm_buffer tm_buffer_of(const tm_tensor* tensor) {
 
 //===-- Lifetime ----------------------------------------------------------===//
 
-static inline void copy_fields(const tm_tensor* from, uint8_t flags, tm_tensor* to) {
-  to->storage = from->storage;
-  to->data = from->data;
-  to->device = from->device;
-  to->dtype = from->dtype;
-  to->flags = flags;
-  tm_layout_copy(&from->layout, &to->layout);
-}
-
-tm_tensor tm_move(tm_tensor* tensor) {
-  tm_tensor moved;
-  copy_fields(tensor, tensor->flags, &moved);
-  tm_reset_(tensor);
-  return moved;
+TM_INLINE_ tm_tensor copy(const tm_tensor* tensor, uint8_t flags, tm_tensor* emptied) {
+  return make_handle(tensor->storage, tensor->data, &tensor->layout, tensor->device, tensor->dtype,
+                     flags, emptied);
 }
 
 tm_tensor tm_share(const tm_tensor* tensor) {
-  tm_tensor shared;
-  copy_fields(tensor, 0, &shared);
-  tm_storage_retain(shared.storage);
-  return shared;
+  tm_storage_retain(tensor->storage);
+  return copy(tensor, 0, NULL);
 }
 
-tm_tensor tm_borrow(const tm_tensor* tensor) {
-  tm_tensor borrowed;
-  copy_fields(tensor, TM_BORROWED_, &borrowed);
-  return borrowed;
-}
+tm_tensor tm_borrow(const tm_tensor* tensor) { return copy(tensor, TM_BORROWED_, NULL); }
+
+tm_tensor tm_move(tm_tensor* tensor) { return copy(tensor, tensor->flags, tensor); }
 
 void tm_assign(tm_tensor* tensor, tm_tensor value) {
   tm_release(tensor);
-  copy_fields(&value, value.flags, tensor);
+  tensor->storage = value.storage;
+  tensor->data = value.data;
+  tensor->device = value.device;
+  tensor->dtype = value.dtype;
+  tensor->flags = value.flags;
+  tm_layout_copy(&value.layout, &tensor->layout);
 }
 
 //===-- Asking ------------------------------------------------------------===//
@@ -543,6 +583,33 @@ void* tm_data_as(const tm_tensor* tensor, tm_dtype dtype) {
 
 //===-- Views -------------------------------------------------------------===//
 
+// Returns what `operation` makes, by a function for the common ranks, in which the rank is a
+// constant, or by one for everything.
+#define BY_RANK(rank, operation, ...)             \
+  switch (rank) {                                 \
+    case 1:                                       \
+      return operation##_of_rank(__VA_ARGS__, 1); \
+    case 2:                                       \
+      return operation##_of_rank(__VA_ARGS__, 2); \
+    case 3:                                       \
+      return operation##_of_rank(__VA_ARGS__, 3); \
+    case 4:                                       \
+      return operation##_of_rank(__VA_ARGS__, 4); \
+    default:                                      \
+      return operation##_general(__VA_ARGS__);    \
+  }                                               \
+  (void)0
+
+// Whether there is a tensor, with elements.
+static inline bool has_elements(const tm_tensor* tensor) { return tm_ok(tensor) && tensor->data; }
+
+// A view of `from`, which has elements, that begins `bytes` in.
+TM_INLINE_ tm_tensor view_at(const tm_tensor* from, int64_t bytes, const tm_layout* layout,
+                             int take, int32_t rank) {
+  return make_of_rank(tm_memory_take_(from->storage, from->flags, take), (char*)from->data + bytes,
+                      layout, from->device, from->dtype, 0, NULL, rank);
+}
+
 static tm_tensor give_up(const tm_tensor* source, int take) {
   tm_memory_drop_(source->storage, source->flags, take);
   return tm_null();
@@ -565,12 +632,26 @@ static tm_tensor derive(const tm_tensor* source, tm_status status, const tm_layo
               dtype);
 }
 
-tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
+static __attribute__((noinline)) tm_tensor view_general(const tm_tensor* tensor,
+                                                        const tm_shape* shape, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   return derive(tensor, tm_layout_view_(&tensor->layout, shape, &layout), &layout, 0, take);
+}
+
+TM_INLINE_ tm_tensor view_of_rank(const tm_tensor* tensor, const tm_shape* shape, int take,
+                                  int32_t rank) {
+  tm_layout layout;
+  if (TM_UNLIKELY(!(tm_ok(tensor) && tm_small_view_(&tensor->layout, shape, rank, &layout)))) {
+    return view_general(tensor, shape, take);
+  }
+  return view_at(tensor, 0, &layout, take, rank);
+}
+
+tm_tensor tm_view_(const tm_tensor* tensor, const tm_shape* shape, int take) {
+  BY_RANK(shape->rank, view, tensor, shape, take);
 }
 
 // Whether a slice of elements narrower than a byte shares no byte with what it leaves out.
@@ -599,7 +680,9 @@ static tm_tensor derive_slice(const tm_tensor* tensor, tm_status status, const t
   return derive(tensor, status, slice, offset, take);
 }
 
-tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
+static __attribute__((noinline)) tm_tensor slice_general(const tm_tensor* tensor,
+                                                         const tm_shape* base, const tm_shape* size,
+                                                         int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -609,7 +692,25 @@ tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shap
   return derive_slice(tensor, status, &layout, offset, take);
 }
 
-tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
+TM_INLINE_ tm_tensor slice_of_rank(const tm_tensor* tensor, const tm_shape* base,
+                                   const tm_shape* size, int take, int32_t rank) {
+  tm_layout layout;
+  const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
+  int64_t offset;
+  if (TM_UNLIKELY(
+          !(bits >= 8 && tm_small_slice_(&tensor->layout, base, size, rank, &layout, &offset)))) {
+    return slice_general(tensor, base, size, take);
+  }
+  return view_at(tensor, offset * (bits / 8), &layout, take, rank);
+}
+
+tm_tensor tm_slice_(const tm_tensor* tensor, const tm_shape* base, const tm_shape* size, int take) {
+  BY_RANK(tensor->layout.ranked - 1, slice, tensor, base, size, take);
+}
+
+static __attribute__((noinline)) tm_tensor slice_outer_general(const tm_tensor* tensor,
+                                                               int64_t base, int64_t size,
+                                                               int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -619,7 +720,24 @@ tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, i
   return derive_slice(tensor, status, &layout, offset, take);
 }
 
-tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
+TM_INLINE_ tm_tensor slice_outer_of_rank(const tm_tensor* tensor, int64_t base, int64_t size,
+                                         int take, int32_t rank) {
+  tm_layout layout;
+  const int64_t bits = tm_dtype_bits(tm_dtype_of(tensor));
+  int64_t offset;
+  if (TM_UNLIKELY(!(bits >= 8 &&
+                    tm_small_slice_outer_(&tensor->layout, base, size, rank, &layout, &offset)))) {
+    return slice_outer_general(tensor, base, size, take);
+  }
+  return view_at(tensor, offset * (bits / 8), &layout, take, rank);
+}
+
+tm_tensor tm_slice_outer_(const tm_tensor* tensor, int64_t base, int64_t size, int take) {
+  BY_RANK(tensor->layout.ranked - 1, slice_outer, tensor, base, size, take);
+}
+
+static __attribute__((noinline)) tm_tensor permute_general(const tm_tensor* tensor,
+                                                           const tm_shape* order, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
@@ -627,12 +745,41 @@ tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) 
   return derive(tensor, tm_layout_permute_(&tensor->layout, order, &layout), &layout, 0, take);
 }
 
-tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
+TM_INLINE_ tm_tensor permute_of_rank(const tm_tensor* tensor, const tm_shape* order, int take,
+                                     int32_t rank) {
+  tm_layout layout;
+  if (TM_UNLIKELY(
+          !(has_elements(tensor) && tm_small_permute_(&tensor->layout, order, rank, &layout)))) {
+    return permute_general(tensor, order, take);
+  }
+  return view_at(tensor, 0, &layout, take, rank);
+}
+
+tm_tensor tm_permute_(const tm_tensor* tensor, const tm_shape* order, int take) {
+  BY_RANK(tensor->layout.ranked - 1, permute, tensor, order, take);
+}
+
+static __attribute__((noinline)) tm_tensor transpose_general(const tm_tensor* tensor, int32_t a,
+                                                             int32_t b, int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   return derive(tensor, tm_layout_transpose(&tensor->layout, a, b, &layout), &layout, 0, take);
+}
+
+TM_INLINE_ tm_tensor transpose_of_rank(const tm_tensor* tensor, int32_t a, int32_t b, int take,
+                                       int32_t rank) {
+  tm_layout layout;
+  if (TM_UNLIKELY(
+          !(has_elements(tensor) && tm_small_transpose_(&tensor->layout, a, b, rank, &layout)))) {
+    return transpose_general(tensor, a, b, take);
+  }
+  return view_at(tensor, 0, &layout, take, rank);
+}
+
+tm_tensor tm_transpose_(const tm_tensor* tensor, int32_t a, int32_t b, int take) {
+  BY_RANK(tensor->layout.ranked - 1, transpose, tensor, a, b, take);
 }
 
 tm_tensor tm_t_(const tm_tensor* tensor, int take) {
@@ -644,12 +791,26 @@ tm_tensor tm_t_(const tm_tensor* tensor, int take) {
   return tm_transpose_(tensor, 0, 1, take);
 }
 
-tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
+static __attribute__((noinline)) tm_tensor squeeze_general(const tm_tensor* tensor, int32_t dim,
+                                                           int take) {
   if (!is_usable(tensor)) {
     return give_up(tensor, take);
   }
   tm_layout layout;
   return derive(tensor, tm_layout_squeeze(&tensor->layout, dim, &layout), &layout, 0, take);
+}
+
+TM_INLINE_ tm_tensor squeeze_of_rank(const tm_tensor* tensor, int32_t dim, int take, int32_t rank) {
+  tm_layout layout;
+  if (TM_UNLIKELY(
+          !(has_elements(tensor) && tm_small_squeeze_(&tensor->layout, dim, rank, &layout)))) {
+    return squeeze_general(tensor, dim, take);
+  }
+  return view_at(tensor, 0, &layout, take, rank);
+}
+
+tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take) {
+  BY_RANK(tensor->layout.ranked - 2, squeeze, tensor, dim, take);
 }
 
 tm_tensor tm_unsqueeze_(const tm_tensor* tensor, int32_t dim, int take) {

@@ -42,7 +42,7 @@ enum { TM_TENSOR_TEXT_SIZE = 416 };  // bytes that hold any tensor as text, the 
 // Only `layout.ranked - 1` entries of shape and stride are ever written, read or copied.
 typedef struct tm_tensor {
   tm_storage* storage;  // NULL for foreign memory that is borrowed, and where there is none
-  void* data;           // element 0; NULL only where there are no elements
+  void* data;           // element 0; NULL where there are no elements, and nowhere else
   tm_device device;
   uint8_t dtype;  // a tm_dtype; 0 in a null tensor
   uint8_t flags;  // tm_handle_flags_
@@ -316,20 +316,32 @@ TM_NODISCARD static inline tm_tensor tm_adopt(void* data, size_t bytes, tm_shape
 }
 
 TM_NODISCARD static inline tm_tensor tm_view(const tm_tensor* tensor, tm_shape shape) {
-  return tm_view_(tensor, &shape, TM_TAKE_SHARE_);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_view_(tensor, &sizes, TM_TAKE_SHARE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_view_move(tm_tensor tensor, tm_shape shape) {
-  return tm_view_(&tensor, &shape, TM_TAKE_MOVE_);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_view_(&tensor, &sizes, TM_TAKE_MOVE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_slice(const tm_tensor* tensor, tm_shape base,
                                               tm_shape size) {
-  return tm_slice_(tensor, &base, &size, TM_TAKE_SHARE_);
+  tm_shape bases;
+  tm_shape sizes;
+  tm_shape_copy_(&base, &bases);
+  tm_shape_copy_(&size, &sizes);
+  return tm_slice_(tensor, &bases, &sizes, TM_TAKE_SHARE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_slice_move(tm_tensor tensor, tm_shape base, tm_shape size) {
-  return tm_slice_(&tensor, &base, &size, TM_TAKE_MOVE_);
+  tm_shape bases;
+  tm_shape sizes;
+  tm_shape_copy_(&base, &bases);
+  tm_shape_copy_(&size, &sizes);
+  return tm_slice_(&tensor, &bases, &sizes, TM_TAKE_MOVE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_slice_outer(const tm_tensor* tensor, int64_t base,
@@ -343,11 +355,15 @@ TM_NODISCARD static inline tm_tensor tm_slice_outer_move(tm_tensor tensor, int64
 }
 
 TM_NODISCARD static inline tm_tensor tm_permute(const tm_tensor* tensor, tm_shape order) {
-  return tm_permute_(tensor, &order, TM_TAKE_SHARE_);
+  tm_shape dims;
+  tm_shape_copy_(&order, &dims);
+  return tm_permute_(tensor, &dims, TM_TAKE_SHARE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_permute_move(tm_tensor tensor, tm_shape order) {
-  return tm_permute_(&tensor, &order, TM_TAKE_MOVE_);
+  tm_shape dims;
+  tm_shape_copy_(&order, &dims);
+  return tm_permute_(&tensor, &dims, TM_TAKE_MOVE_);
 }
 
 TM_NODISCARD static inline tm_tensor tm_transpose(const tm_tensor* tensor, int32_t a, int32_t b) {

@@ -208,7 +208,8 @@ def check_cpp(ours, cpp):
     print(f"{'':<22}{'C':>9}{'C++':>9}")
     for operation, instructions in cpp.items():
         print(f"{operation:<22}{ours[operation]:9.1f}{instructions:9.1f}")
-        if instructions > ours[operation] + ROUNDING:
+        # The compiler gives registers as it likes: one instruction in fifty is its own.
+        if instructions > 1.02 * ours[operation] + ROUNDING:
             worse.append(operation)
     for operation in worse:
         print(f"instructions: FAILED: C++ needs more for {operation}")
