@@ -9,7 +9,8 @@
 
 //===-- Creating: the hot path --------------------------------------------===//
 
-// One pass over the sizes, and no call but the storage's. What is unusual (a size of 0, an argument
+// One pass over the sizes, and no call: not even for the storage, where that comes from a stack. What
+// is unusual (a size of 0, an argument
 // that is wrong, no allocator, a rare rank) starts over in empty_general.
 //
 // There is a function per common rank, in which every field is set by itself and every index is a
@@ -58,10 +59,30 @@ static TM_COLD tm_storage* ask_handlers(tm_allocator* allocator, size_t bytes) {
   return storage;
 }
 
+// A storage that the allocator has to be called for. NULL on failure.
+static __attribute__((noinline)) tm_storage* call_allocator(tm_allocator* from, size_t bytes) {
+  const tm_context* const context = tm_thread_.context;
+  tm_stream* const stream = context ? context->current[TM_SLOT_STREAM_] : NULL;
+  tm_storage* storage;
+  const tm_status status = tm_storage_alloc(from, bytes, stream, &storage);
+  if (TM_UNLIKELY(status != TM_OK)) {
+    return status == TM_ERR_NO_MEMORY ? ask_handlers(from, bytes) : NULL;
+  }
+  return storage;
+}
+
+// Whether `from` is a stack, and its stream the current one.
+static inline bool is_stack_here(const tm_context* context, const tm_allocator* from) {
+  return TM_LIKELY(from->vtable == &stack_vtable_) && TM_LIKELY(context != NULL) &&
+         TM_LIKELY(context->current[TM_SLOT_STREAM_] == from->stream || from->ignores_stream);
+}
+
 // The storage of `size` elements, more than 0. NULL where that fails, or where it cannot be tried
 // here: then `*unusual` is set.
-static inline tm_storage* take_storage(int64_t size, tm_dtype dtype, tm_device device,
-                                       tm_allocator* allocator, bool* unusual) {
+static inline __attribute__((always_inline)) tm_storage* take_storage(int64_t size, tm_dtype dtype,
+                                                                      tm_device device,
+                                                                      tm_allocator* allocator,
+                                                                      bool* unusual) {
   const tm_context* const context = tm_thread_.context;
   tm_allocator* const from = find_allocator(context, device, allocator);
   const int64_t bits = tm_dtype_bits(dtype);
@@ -70,13 +91,9 @@ static inline tm_storage* take_storage(int64_t size, tm_dtype dtype, tm_device d
     return NULL;
   }
   const size_t bytes = ((size_t)size + 7) / 8;
-  tm_stream* const stream = context ? context->current[TM_SLOT_STREAM_] : NULL;
-  tm_storage* storage;
-  const tm_status status = tm_storage_alloc(from, bytes, stream, &storage);
-  if (TM_UNLIKELY(status != TM_OK)) {
-    return status == TM_ERR_NO_MEMORY ? ask_handlers(from, bytes) : NULL;
-  }
-  return storage;
+  tm_storage* const storage =
+      is_stack_here(context, from) ? stack_try_alloc((stack_allocator*)from, bytes) : NULL;
+  return TM_LIKELY(storage != NULL) ? storage : call_allocator(from, bytes);
 }
 
 static inline void set_memory(tm_tensor* tensor, tm_storage* storage, tm_dtype dtype) {
@@ -119,30 +136,6 @@ static __attribute__((noinline)) tm_tensor empty_of_rank_1(const tm_shape* shape
   tensor.layout.ranked = 2;
   tensor.layout.shape[0] = size;
   tensor.layout.stride[0] = 1;
-  set_memory(&tensor, storage, dtype);
-  return tensor;
-}
-
-static __attribute__((noinline)) tm_tensor empty_of_rank_2(const tm_shape* shape, tm_dtype dtype,
-                                                           tm_device device,
-                                                           tm_allocator* allocator) {
-  tm_tensor tensor;
-  const int64_t rows = load_size(shape, 0);
-  const int64_t columns = load_size(shape, 1);
-  int64_t size = columns;
-  bool unusual = true;
-  tm_storage* storage = NULL;
-  if (TM_LIKELY(columns > 0 && grow(&size, rows))) {
-    storage = take_storage(size, dtype, device, allocator, &unusual);
-  }
-  if (TM_UNLIKELY(!storage)) {
-    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
-  }
-  tensor.layout.ranked = 3;
-  tensor.layout.shape[0] = rows;
-  tensor.layout.shape[1] = columns;
-  tensor.layout.stride[0] = columns;
-  tensor.layout.stride[1] = 1;
   set_memory(&tensor, storage, dtype);
   return tensor;
 }
@@ -204,14 +197,11 @@ static __attribute__((noinline)) tm_tensor empty_of_rank_4(const tm_shape* shape
   return tensor;
 }
 
-static __attribute__((noinline)) tm_tensor empty_with_calls(const tm_shape* shape, tm_dtype dtype,
-                                                            tm_device device,
-                                                            tm_allocator* allocator) {
+static tm_tensor empty_of_other_rank(const tm_shape* shape, tm_dtype dtype, tm_device device,
+                                     tm_allocator* allocator) {
   switch (shape->rank) {
     case 1:
       return empty_of_rank_1(shape, dtype, device, allocator);
-    case 2:
-      return empty_of_rank_2(shape, dtype, device, allocator);
     case 3:
       return empty_of_rank_3(shape, dtype, device, allocator);
     case 4:
@@ -221,50 +211,30 @@ static __attribute__((noinline)) tm_tensor empty_with_calls(const tm_shape* shap
   }
 }
 
-// The stack that a tensor from the context comes from; NULL where it comes from anything else, or
-// on another stream.
-static inline stack_allocator* find_stack(tm_device device, const tm_allocator* allocator) {
-  const tm_context* const context = tm_thread_.context;
-  if (TM_UNLIKELY(!context) || TM_UNLIKELY(allocator != NULL) || TM_UNLIKELY(device.id != -1) ||
-      TM_UNLIKELY((uint32_t)device.type >= TM_DEVICE_TYPES)) {
-    return NULL;
-  }
-  tm_allocator* const from = context->current[TM_SLOT_ALLOCATOR_ + device.type];
-  if (TM_UNLIKELY(!from) || TM_UNLIKELY(from->vtable != &stack_vtable_) ||
-      TM_UNLIKELY(context->current[TM_SLOT_STREAM_] != from->stream && !from->ignores_stream)) {
-    return NULL;
-  }
-  return (stack_allocator*)from;
-}
-
-// Matrices of the context's stack, the commonest, take no call.
+// Matrices, the commonest, come first: they save the second call.
 tm_tensor tm_empty_(const tm_shape* shape, tm_dtype dtype, tm_device device,
                     tm_allocator* allocator) {
   tm_tensor tensor;
-  stack_allocator* const stack = find_stack(device, allocator);
+  if (TM_UNLIKELY(shape->rank != 2)) {
+    return empty_of_other_rank(shape, dtype, device, allocator);
+  }
   const int64_t rows = load_size(shape, 0);
   const int64_t columns = load_size(shape, 1);
   int64_t size = columns;
-  const int64_t bits = tm_dtype_bits(dtype);
+  bool unusual = true;
   tm_storage* storage = NULL;
-  if (TM_LIKELY(stack != NULL) && TM_LIKELY(shape->rank == 2) && TM_LIKELY(columns > 0) &&
-      TM_LIKELY(grow(&size, rows) && grow(&size, bits))) {
-    storage = stack_try_alloc(stack, ((size_t)size + 7) / 8);
+  if (TM_LIKELY(columns > 0 && grow(&size, rows))) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
   }
   if (TM_UNLIKELY(!storage)) {
-    return empty_with_calls(shape, dtype, device, allocator);
+    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
   }
   tensor.layout.ranked = 3;
   tensor.layout.shape[0] = rows;
   tensor.layout.shape[1] = columns;
   tensor.layout.stride[0] = columns;
   tensor.layout.stride[1] = 1;
-  tensor.storage = storage;
-  tensor.data = storage->data;
-  tensor.device.type = stack->base.device.type;
-  tensor.device.id = stack->base.device.id;
-  tensor.dtype = (uint8_t)dtype;
-  tensor.flags = 0;
+  set_memory(&tensor, storage, dtype);
   return tensor;
 }
 
