@@ -139,7 +139,8 @@ tm_status tm_layout_make_strided_(const tm_shape* shape, const tm_shape* stride,
 
 //===-- Asking ------------------------------------------------------------===//
 
-int64_t tm_layout_size(const tm_layout* layout) {
+// What this file calls: in a shared library a public function is called through a table.
+static inline int64_t size_of(const tm_layout* layout) {
   int64_t size = !tm_layout_is_null(layout);
   for (int32_t i = tm_layout_rank(layout) - 1; i >= 0; i--) {
     size *= layout->shape[i];
@@ -150,8 +151,10 @@ int64_t tm_layout_size(const tm_layout* layout) {
   return size;
 }
 
+int64_t tm_layout_size(const tm_layout* layout) { return size_of(layout); }
+
 int64_t tm_layout_cosize(const tm_layout* layout) {
-  if (tm_layout_size(layout) == 0) {
+  if (size_of(layout) == 0) {
     return 0;
   }
   int64_t last = 0;
@@ -194,7 +197,7 @@ static int32_t sort_by_stride(const tm_layout* layout, int32_t* order) {
 }
 
 bool tm_layout_is_injective(const tm_layout* layout) {
-  if (tm_layout_size(layout) == 0) {
+  if (size_of(layout) == 0) {
     return true;
   }
   int32_t order[TM_MAX_RANK];
@@ -300,7 +303,7 @@ tm_status tm_layout_coalesce(const tm_layout* layout, tm_layout* out) {
     make_null(out);
     return TM_OK;
   }
-  if (tm_layout_size(layout) == 0) {
+  if (size_of(layout) == 0) {
     out->ranked = 2;
     out->shape[0] = 0;
     out->stride[0] = 1;
@@ -408,7 +411,7 @@ static __attribute__((noinline)) tm_status view_general(const tm_layout* layout,
   if (shape->rank < 0 || shape->rank > TM_MAX_RANK) {
     return check_shape(shape);
   }
-  const int64_t size = tm_layout_size(&from);
+  const int64_t size = size_of(&from);
   tm_shape target;
   const char* wrong = resolve_wildcard(shape, size, &target);
   if (wrong) {
@@ -416,7 +419,7 @@ static __attribute__((noinline)) tm_status view_general(const tm_layout* layout,
   }
   tm_layout made;
   TM_TRY(tm_layout_make_(&target, &made));
-  if (tm_layout_size(&made) != size) {
+  if (size_of(&made) != size) {
     return bad_view(&from, shape, "another number of elements");
   }
   if (!tm_layout_is_contiguous(&from)) {
@@ -471,7 +474,7 @@ static tm_status slice(const tm_layout* layout, const tm_shape* base, const tm_s
     out->stride[i] = layout->stride[i];
   }
   out->ranked = rank + 1;
-  if (tm_layout_size(out) != 0) {  // so every base is within its size
+  if (size_of(out) != 0) {  // so every base is within its size
     for (int32_t i = 0; i < rank; i++) {
       *offset += base->dim[i] * layout->stride[i];
     }
@@ -529,7 +532,7 @@ tm_status tm_layout_slice_outer(const tm_layout* layout, int64_t base, int64_t s
     tm_layout_copy(layout, out);
   }
   out->shape[0] = taken;
-  if (tm_layout_size(out) != 0) {
+  if (size_of(out) != 0) {
     *offset = base * out->stride[0];
   }
   return TM_OK;
