@@ -1534,8 +1534,9 @@ class tensor : public detail::tensor_views<tensor> {
   }
 
   // A contiguous tensor, of undefined contents.
+  __attribute__((always_inline))
   tensor(const dims& shape, tm_dtype dtype, place where, on_failure then = {})
-      : c_(tm_empty_(shape.get(), dtype, where.device(), where.from())) {
+      : c_(tm_empty_by_rank_(*shape.get(), dtype, where.device(), where.from())) {
     detail::expect(tm_ok(&c_), then, "the tensor");
   }
 

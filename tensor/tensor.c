@@ -7,33 +7,15 @@
 #include "tensor/memory.h"
 #include "tm/context/context.h"
 
-//===-- Creating: the hot path --------------------------------------------===//
+//===-- Creating ----------------------------------------------------------===//
 
-// One pass over the sizes, and no call: not even for the storage, where that comes from a stack. What
-// is unusual (a size of 0, an argument
-// that is wrong, no allocator, a rare rank) starts over in empty_general.
+// One pass over the sizes, and no call: not even for the storage, where that comes from a stack.
+// What is unusual (a size of 0, an argument that is wrong, no allocator, a rare rank) starts over
+// in empty_general.
 //
 // There is a function per common rank, in which every field is set by itself and every index is a
 // constant: then gcc builds the result where the caller wants it, instead of on the stack and
 // copied.
-
-// Every case, with every check and its words.
-static TM_COLD tm_tensor empty_general(const tm_shape* shape, tm_dtype dtype, tm_device device,
-                                       tm_allocator* allocator) {
-  size_t bytes;
-  tm_storage* storage;
-  tm_tensor tensor;
-  if (tm_layout_make_(shape, &tensor.layout) != TM_OK ||
-      tm_dtype_bytes(dtype, tm_layout_size(&tensor.layout), &bytes) != TM_OK ||
-      tm_memory_alloc_(device, allocator, bytes, &storage, &tensor.device) != TM_OK) {
-    return tm_null();
-  }
-  tensor.storage = storage;
-  tensor.data = storage ? storage->data : NULL;
-  tensor.dtype = (uint8_t)dtype;
-  tensor.flags = 0;
-  return tensor;
-}
 
 enum { nowhere = -1 };  // the device type of a context that runs no out-of-memory handler
 
@@ -77,23 +59,46 @@ static inline bool is_stack_here(const tm_context* context, const tm_allocator* 
          TM_LIKELY(context->current[TM_SLOT_STREAM_] == from->stream || from->ignores_stream);
 }
 
-// The storage of `size` elements, more than 0. NULL where that fails, or where it cannot be tried
-// here: then `*unusual` is set.
-static inline __attribute__((always_inline)) tm_storage* take_storage(int64_t size, tm_dtype dtype,
-                                                                      tm_device device,
-                                                                      tm_allocator* allocator,
-                                                                      bool* unusual) {
+// The storage of `elements`, more than 0. NULL where that fails, or where it cannot be tried here:
+// then `*unusual` stays true.
+static inline __attribute__((always_inline)) tm_storage* take_storage(
+    int64_t elements, tm_dtype dtype, tm_device device, tm_allocator* allocator, bool* unusual) {
   const tm_context* const context = tm_thread_.context;
   tm_allocator* const from = find_allocator(context, device, allocator);
   const int64_t bits = tm_dtype_bits(dtype);
-  *unusual = !from || bits == 0 || __builtin_mul_overflow(size, bits, &size);
-  if (TM_UNLIKELY(*unusual)) {
+  int64_t size;
+  if (TM_UNLIKELY(!from) || TM_UNLIKELY(bits == 0) ||
+      TM_UNLIKELY(__builtin_mul_overflow(elements, bits, &size))) {
     return NULL;
   }
+  *unusual = false;
   const size_t bytes = ((size_t)size + 7) / 8;
   tm_storage* const storage =
       is_stack_here(context, from) ? stack_try_alloc((stack_allocator*)from, bytes) : NULL;
   return TM_LIKELY(storage != NULL) ? storage : call_allocator(from, bytes);
+}
+
+// Every case, with every check and its words.
+static TM_COLD tm_tensor empty_general(const tm_shape* shape, tm_dtype dtype, tm_device device,
+                                       tm_allocator* allocator) {
+  size_t bytes;
+  tm_storage* storage;
+  tm_tensor tensor;
+  if (tm_layout_make_(shape, &tensor.layout) != TM_OK ||
+      tm_dtype_bytes(dtype, tm_layout_size(&tensor.layout), &bytes) != TM_OK ||
+      tm_memory_alloc_(device, allocator, bytes, &storage, &tensor.device) != TM_OK) {
+    return tm_null();
+  }
+  tensor.storage = storage;
+  tensor.data = storage ? storage->data : NULL;
+  tensor.dtype = (uint8_t)dtype;
+  tensor.flags = 0;
+  return tensor;
+}
+
+static TM_COLD tm_tensor refuse(bool unusual, tm_shape shape, tm_dtype dtype, tm_device device,
+                                tm_allocator* allocator) {
+  return unusual ? empty_general(&shape, dtype, device, allocator) : tm_null();
 }
 
 static inline void set_memory(tm_tensor* tensor, tm_storage* storage, tm_dtype dtype) {
@@ -105,56 +110,60 @@ static inline void set_memory(tm_tensor* tensor, tm_storage* storage, tm_dtype d
   tensor->flags = 0;
 }
 
-static TM_COLD tm_tensor make_null(void) { return tm_null(); }
-
-// Multiplies `*size` by a size that must be above 0 for the hot path.
+// Multiplies `*size` by a size that must be above 0 here.
 static inline bool grow(int64_t* size, int64_t by) {
   return TM_LIKELY(by > 0) && TM_LIKELY(!__builtin_mul_overflow(*size, by, size));
 }
 
-// One size of a shape. The caller has just stored it: loading two at once would have to wait until
-// both stores have left the processor's store buffer.
-static inline int64_t load_size(const tm_shape* shape, int dim) {
-  int64_t size = shape->dim[dim];
-  __asm__("" : "+r"(size));
-  return size;
-}
-
-static __attribute__((noinline)) tm_tensor empty_of_rank_1(const tm_shape* shape, tm_dtype dtype,
-                                                           tm_device device,
-                                                           tm_allocator* allocator) {
+tm_tensor tm_empty_1_(int64_t a, tm_dtype dtype, tm_device device, tm_allocator* allocator) {
   tm_tensor tensor;
-  const int64_t size = shape->dim[0];
   bool unusual = true;
   tm_storage* storage = NULL;
-  if (TM_LIKELY(size > 0)) {
-    storage = take_storage(size, dtype, device, allocator, &unusual);
+  if (TM_LIKELY(a > 0)) {
+    storage = take_storage(a, dtype, device, allocator, &unusual);
   }
   if (TM_UNLIKELY(!storage)) {
-    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+    return refuse(unusual, tm_shape1_(a), dtype, device, allocator);
   }
   tensor.layout.ranked = 2;
-  tensor.layout.shape[0] = size;
+  tensor.layout.shape[0] = a;
   tensor.layout.stride[0] = 1;
   set_memory(&tensor, storage, dtype);
   return tensor;
 }
 
-static __attribute__((noinline)) tm_tensor empty_of_rank_3(const tm_shape* shape, tm_dtype dtype,
-                                                           tm_device device,
-                                                           tm_allocator* allocator) {
+tm_tensor tm_empty_2_(int64_t a, int64_t b, tm_dtype dtype, tm_device device,
+                      tm_allocator* allocator) {
   tm_tensor tensor;
-  const int64_t a = load_size(shape, 0);
-  const int64_t b = load_size(shape, 1);
-  const int64_t c = load_size(shape, 2);
-  int64_t size = c;
   bool unusual = true;
   tm_storage* storage = NULL;
-  if (TM_LIKELY(c > 0 && grow(&size, b) && grow(&size, a))) {
+  int64_t size = b;
+  if (TM_LIKELY(b > 0) && grow(&size, a)) {
     storage = take_storage(size, dtype, device, allocator, &unusual);
   }
   if (TM_UNLIKELY(!storage)) {
-    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+    return refuse(unusual, tm_shape2_(a, b), dtype, device, allocator);
+  }
+  tensor.layout.ranked = 3;
+  tensor.layout.shape[0] = a;
+  tensor.layout.shape[1] = b;
+  tensor.layout.stride[0] = b;
+  tensor.layout.stride[1] = 1;
+  set_memory(&tensor, storage, dtype);
+  return tensor;
+}
+
+tm_tensor tm_empty_3_(int64_t a, int64_t b, int64_t c, tm_dtype dtype, tm_device device,
+                      tm_allocator* allocator) {
+  tm_tensor tensor;
+  bool unusual = true;
+  tm_storage* storage = NULL;
+  int64_t size = c;
+  if (TM_LIKELY(c > 0) && grow(&size, b) && grow(&size, a)) {
+    storage = take_storage(size, dtype, device, allocator, &unusual);
+  }
+  if (TM_UNLIKELY(!storage)) {
+    return refuse(unusual, tm_shape3_(a, b, c), dtype, device, allocator);
   }
   tensor.layout.ranked = 4;
   tensor.layout.shape[0] = a;
@@ -167,22 +176,17 @@ static __attribute__((noinline)) tm_tensor empty_of_rank_3(const tm_shape* shape
   return tensor;
 }
 
-static __attribute__((noinline)) tm_tensor empty_of_rank_4(const tm_shape* shape, tm_dtype dtype,
-                                                           tm_device device,
-                                                           tm_allocator* allocator) {
+tm_tensor tm_empty_4_(int64_t a, int64_t b, int64_t c, int64_t d, tm_dtype dtype, tm_device device,
+                      tm_allocator* allocator) {
   tm_tensor tensor;
-  const int64_t a = load_size(shape, 0);
-  const int64_t b = load_size(shape, 1);
-  const int64_t c = load_size(shape, 2);
-  const int64_t d = load_size(shape, 3);
-  int64_t size = d;
   bool unusual = true;
   tm_storage* storage = NULL;
-  if (TM_LIKELY(d > 0 && grow(&size, c) && grow(&size, b) && grow(&size, a))) {
+  int64_t size = d;
+  if (TM_LIKELY(d > 0) && grow(&size, c) && grow(&size, b) && grow(&size, a)) {
     storage = take_storage(size, dtype, device, allocator, &unusual);
   }
   if (TM_UNLIKELY(!storage)) {
-    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
+    return refuse(unusual, tm_shape4_(a, b, c, d), dtype, device, allocator);
   }
   tensor.layout.ranked = 5;
   tensor.layout.shape[0] = a;
@@ -197,48 +201,22 @@ static __attribute__((noinline)) tm_tensor empty_of_rank_4(const tm_shape* shape
   return tensor;
 }
 
-static tm_tensor empty_of_other_rank(const tm_shape* shape, tm_dtype dtype, tm_device device,
-                                     tm_allocator* allocator) {
+tm_tensor tm_empty_(const tm_shape* shape, tm_dtype dtype, tm_device device,
+                    tm_allocator* allocator) {
+  const int64_t* dim = shape->dim;
   switch (shape->rank) {
     case 1:
-      return empty_of_rank_1(shape, dtype, device, allocator);
+      return tm_empty_1_(dim[0], dtype, device, allocator);
+    case 2:
+      return tm_empty_2_(dim[0], dim[1], dtype, device, allocator);
     case 3:
-      return empty_of_rank_3(shape, dtype, device, allocator);
+      return tm_empty_3_(dim[0], dim[1], dim[2], dtype, device, allocator);
     case 4:
-      return empty_of_rank_4(shape, dtype, device, allocator);
+      return tm_empty_4_(dim[0], dim[1], dim[2], dim[3], dtype, device, allocator);
     default:
       return empty_general(shape, dtype, device, allocator);
   }
 }
-
-// Matrices, the commonest, come first: they save the second call.
-tm_tensor tm_empty_(const tm_shape* shape, tm_dtype dtype, tm_device device,
-                    tm_allocator* allocator) {
-  tm_tensor tensor;
-  if (TM_UNLIKELY(shape->rank != 2)) {
-    return empty_of_other_rank(shape, dtype, device, allocator);
-  }
-  const int64_t rows = load_size(shape, 0);
-  const int64_t columns = load_size(shape, 1);
-  int64_t size = columns;
-  bool unusual = true;
-  tm_storage* storage = NULL;
-  if (TM_LIKELY(columns > 0 && grow(&size, rows))) {
-    storage = take_storage(size, dtype, device, allocator, &unusual);
-  }
-  if (TM_UNLIKELY(!storage)) {
-    return unusual ? empty_general(shape, dtype, device, allocator) : make_null();
-  }
-  tensor.layout.ranked = 3;
-  tensor.layout.shape[0] = rows;
-  tensor.layout.shape[1] = columns;
-  tensor.layout.stride[0] = columns;
-  tensor.layout.stride[1] = 1;
-  set_memory(&tensor, storage, dtype);
-  return tensor;
-}
-
-//===-- Creating: the rest ------------------------------------------------===//
 
 // Whether an operation can start on `tensor`; raises where not.
 static bool is_usable(const tm_tensor* tensor) {

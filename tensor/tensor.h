@@ -276,6 +276,37 @@ TM_API TM_NODISCARD tm_status tm_record_stream(const tm_tensor* tensor, tm_strea
 // A device type of -1: exactly `allocator`. An id of -1: any of that type.
 TM_API tm_tensor tm_empty_(const tm_shape* shape, tm_dtype dtype, tm_device device,
                            tm_allocator* allocator);
+
+// The same by rank, for shapes whose rank the compiler knows: they need not be in memory.
+TM_API tm_tensor tm_empty_1_(int64_t a, tm_dtype dtype, tm_device device, tm_allocator* allocator);
+TM_API tm_tensor tm_empty_2_(int64_t a, int64_t b, tm_dtype dtype, tm_device device,
+                             tm_allocator* allocator);
+TM_API tm_tensor tm_empty_3_(int64_t a, int64_t b, int64_t c, tm_dtype dtype, tm_device device,
+                             tm_allocator* allocator);
+TM_API tm_tensor tm_empty_4_(int64_t a, int64_t b, int64_t c, int64_t d, tm_dtype dtype,
+                             tm_device device, tm_allocator* allocator);
+
+static inline __attribute__((always_inline)) tm_tensor tm_empty_by_rank_(tm_shape shape,
+                                                                         tm_dtype dtype,
+                                                                         tm_device device,
+                                                                         tm_allocator* allocator) {
+  tm_shape sizes;
+  switch (__builtin_constant_p(shape.rank) ? shape.rank : -1) {
+    case 1:
+      return tm_empty_1_(shape.dim[0], dtype, device, allocator);
+    case 2:
+      return tm_empty_2_(shape.dim[0], shape.dim[1], dtype, device, allocator);
+    case 3:
+      return tm_empty_3_(shape.dim[0], shape.dim[1], shape.dim[2], dtype, device, allocator);
+    case 4:
+      return tm_empty_4_(shape.dim[0], shape.dim[1], shape.dim[2], shape.dim[3], dtype, device,
+                         allocator);
+    default:
+      tm_shape_copy_(&shape, &sizes);
+      return tm_empty_(&sizes, dtype, device, allocator);
+  }
+}
+
 TM_API tm_tensor tm_from_borrowed_(void* data, const tm_shape* shape, tm_dtype dtype,
                                    tm_device device);
 TM_API tm_tensor tm_adopt_(void* data, size_t bytes, const tm_shape* shape, tm_dtype dtype,
@@ -291,28 +322,36 @@ TM_API tm_tensor tm_t_(const tm_tensor* tensor, int take);
 TM_API tm_tensor tm_squeeze_(const tm_tensor* tensor, int32_t dim, int take);
 TM_API tm_tensor tm_unsqueeze_(const tm_tensor* tensor, int32_t dim, int take);
 
-TM_NODISCARD static inline tm_tensor tm_empty(tm_shape shape, tm_dtype dtype, tm_device_type type) {
-  return tm_empty_(&shape, dtype, tm_device_any_(type), NULL);
+TM_NODISCARD static inline __attribute__((always_inline)) tm_tensor tm_empty(tm_shape shape,
+                                                                             tm_dtype dtype,
+                                                                             tm_device_type type) {
+  return tm_empty_by_rank_(shape, dtype, tm_device_any_(type), NULL);
 }
 
-TM_NODISCARD static inline tm_tensor tm_empty_on(tm_shape shape, tm_dtype dtype, tm_device device) {
-  return tm_empty_(&shape, dtype, device, NULL);
+TM_NODISCARD static inline __attribute__((always_inline)) tm_tensor tm_empty_on(tm_shape shape,
+                                                                                tm_dtype dtype,
+                                                                                tm_device device) {
+  return tm_empty_by_rank_(shape, dtype, device, NULL);
 }
 
-TM_NODISCARD static inline tm_tensor tm_empty_from(tm_allocator* allocator, tm_shape shape,
-                                                   tm_dtype dtype) {
-  return tm_empty_(&shape, dtype, tm_device_none_(), allocator);
+TM_NODISCARD static inline __attribute__((always_inline)) tm_tensor tm_empty_from(
+    tm_allocator* allocator, tm_shape shape, tm_dtype dtype) {
+  return tm_empty_by_rank_(shape, dtype, tm_device_none_(), allocator);
 }
 
 TM_NODISCARD static inline tm_tensor tm_from_borrowed(void* data, tm_shape shape, tm_dtype dtype,
                                                       tm_device device) {
-  return tm_from_borrowed_(data, &shape, dtype, device);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_from_borrowed_(data, &sizes, dtype, device);
 }
 
 TM_NODISCARD static inline tm_tensor tm_adopt(void* data, size_t bytes, tm_shape shape,
                                               tm_dtype dtype, tm_device device, tm_deleter deleter,
                                               void* user) {
-  return tm_adopt_(data, bytes, &shape, dtype, device, deleter, user);
+  tm_shape sizes;
+  tm_shape_copy_(&shape, &sizes);
+  return tm_adopt_(data, bytes, &sizes, dtype, device, deleter, user);
 }
 
 TM_NODISCARD static inline tm_tensor tm_view(const tm_tensor* tensor, tm_shape shape) {

@@ -1,6 +1,5 @@
 // The operations of tmcore_operations.cc as C++ writes them, through <tm/tmcore.hpp>.
 
-#include <new>
 #include <tm/tmcore.hpp>
 
 #include "tests/bench/operations.h"
@@ -102,12 +101,18 @@ void layer(long count) {
   const tmcore::allocator_ref arena = mine().arena();
   for (long i = 0; i < count; i += bench::TENSORS) {
     const tmcore::context_guard guard{arena};
-    tmcore::tensor tensors[bench::TENSORS];
-    for (tmcore::tensor& tensor : tensors) {
-      tensor.~tensor();  // each is made in place, as in C
-      new (&tensor) tmcore::tensor({rows, columns}, TM_F16, TM_CPU, std::nothrow);
-    }
-    keep(tensors);
+    const tmcore::tensor a{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor b{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor c{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor d{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor e{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor f{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor g{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor h{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor k{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    const tmcore::tensor l{{rows, columns}, TM_F16, TM_CPU, std::nothrow};
+    keep(&a), keep(&b), keep(&c), keep(&d), keep(&e);
+    keep(&f), keep(&g), keep(&h), keep(&k), keep(&l);
   }
 }
 

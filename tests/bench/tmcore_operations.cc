@@ -141,20 +141,26 @@ void stack_tensor(long count) { tensors_of(mine().arena(), count); }
 
 void host_tensor(long count) { tensors_of(tm_host_allocator(), count); }
 
+// As code that uses them has them: variables, which go at the end of their block. Tensors that are
+// assigned to an array cost a copy each, which stalls on the stores just made.
 void layer(long count) {
   tm_allocator* const arena = mine().arena();
   const int64_t rows = opaque(int64_t{bench::ROWS});
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
   for (long i = 0; i < count; i += bench::TENSORS) {
     TM_WITH_ALLOCATOR(arena) {
-      tm_tensor tensors[bench::TENSORS];
-      for (tm_tensor& tensor : tensors) {
-        tensor = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
-      }
-      keep(tensors);
-      for (int k = bench::TENSORS - 1; k >= 0; k--) {
-        tm_release(&tensors[k]);
-      }
+      tm_auto_tensor a = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor b = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor c = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor d = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor e = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor f = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor g = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor h = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor k = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      tm_auto_tensor l = tm_empty(TM_SHAPE(rows, columns), TM_F16, TM_CPU);
+      keep(&a), keep(&b), keep(&c), keep(&d), keep(&e);
+      keep(&f), keep(&g), keep(&h), keep(&k), keep(&l);
     }
   }
 }
