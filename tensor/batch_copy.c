@@ -53,9 +53,11 @@ static tm_status reserve(tm_batch_copy* batch, size_t pieces) {
     size_t capacity = tm_batch_capacity_(batch);
     array = batch->pieces;
     status = grow(&array, sizeof *batch->pieces, count, pieces, &capacity, "pieces");
-    batch->pieces = array;
-    batch->front.next = batch->pieces + count;
-    batch->front.end = batch->pieces + capacity;
+    if (status == TM_OK) {
+      batch->pieces = array;
+      batch->front.next = batch->pieces + count;
+      batch->front.end = batch->pieces + capacity;
+    }
   }
   return status;
 }
@@ -229,9 +231,10 @@ static void drop_places(tm_batch_copy* batch, size_t kept) {
 void tm_batch_copy_take_back_(tm_batch_copy* batch, const tm_batch_mark_* mark) {
   tm_batch_piece_* const end = batch->front.end;  // the array may have grown since
   batch->front = mark->front;
-  batch->front.next = batch->pieces + mark->piece_count;
+  batch->front.next = batch->pieces;
   batch->front.end = end;
   if (mark->piece_count > 0) {
+    batch->front.next += mark->piece_count;
     batch->front.next[-1].until = mark->last_until;
   }
   batch->dry_copies = mark->dry_copies;
