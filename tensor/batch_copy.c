@@ -281,10 +281,22 @@ tm_batch_copy_counts tm_batch_copy_counted(const tm_batch_copy* batch) {
 
 //===-- Adding ------------------------------------------------------------===//
 
+// The common case: rows of the same two storages as before, contiguous, of one shape.
+static bool add_like_last(tm_batch_front_* last, const tm_tensor* source,
+                          const tm_tensor* destination) {
+  return source->storage == last->source && destination->storage == last->destination &&
+         source->dtype == last->dtype && destination->dtype == last->dtype &&
+         tm_layout_equal(&source->layout, &destination->layout) && tm_is_contiguous(source) &&
+         tm_batch_add_like_last_(last, source->data, tm_size(source), destination->data);
+}
+
 tm_status tm_batch_copy_add(tm_batch_copy* batch, const tm_tensor* source,
                             const tm_tensor* destination) {
   if (!batch) {
     return TM_NULL_HANDLE("the batch of copies");
+  }
+  if (add_like_last(&batch->front, source, destination)) {
+    return TM_OK;
   }
   TM_TRY(tm_copy_check_pair_(source, destination));
   return tm_batch_copy_add_checked_(batch, source, destination);
