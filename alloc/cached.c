@@ -47,8 +47,8 @@ typedef struct cached {
   pthread_mutex_t lock;  // guards what follows
   cached_blocks blocks;
   struct {
-    cached_block* first;  // the longest pending
-    cached_block* last;
+    two_level_block* first;  // the longest pending
+    two_level_block** last;  // where the next one is linked
   } pending;
   tm_allocator_stats counters;
   size_t on_its_way;           // bytes of `reserved` that are no segment yet
@@ -57,18 +57,22 @@ typedef struct cached {
   bool is_closed;       // the last reference is gone, and the last live block has one instead
 } cached;
 
-static bool cached_is_valid(const cached* s) {
+static inline bool cached_is_valid(const cached* s) {
   return s->counters.live_bytes <= s->counters.reserved_bytes &&
          s->counters.live_blocks == s->blocks.live_count &&
          s->counters.reserved_bytes - s->on_its_way <= s->counters.peak_reserved_bytes &&
          s->counters.reserved_bytes <= s->maximum;
 }
 
-static void check_valid(const cached* s) {
+static TM_COLD void die_of_overwriting(const cached* s) {
+  TM_FATAL("cached: overwritten (%llu bytes live, %llu held)",
+           (unsigned long long)s->counters.live_bytes,
+           (unsigned long long)s->counters.reserved_bytes);
+}
+
+static inline void check_valid(const cached* s) {
   if (TM_UNLIKELY(!cached_is_valid(s))) {
-    TM_FATAL("cached: overwritten (%llu bytes live, %llu held)",
-             (unsigned long long)s->counters.live_bytes,
-             (unsigned long long)s->counters.reserved_bytes);
+    die_of_overwriting(s);
   }
 }
 
@@ -81,7 +85,7 @@ static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 //===-- What is gone --------------------------------------------------------===//
 
 // TM_OK where the locks may be taken and the memory used; else raises why not.
-static tm_status check_usable(const cached* s) {
+static inline tm_status check_usable(const cached* s) {
   if (!s->needs_cuda) {
     return TM_OK;
   }
@@ -97,7 +101,7 @@ static tm_status check_usable(const cached* s) {
 
 // Whether this is the child of a fork in which nothing of the cache may be touched. A process that
 // is exiting has lost CUDA too, but only what calls it.
-static bool is_inherited(const cached* s) {
+static inline bool is_inherited(const cached* s) {
   return s->needs_cuda && !tm_cuda_usable_() && getpid() != s->process;
 }
 
@@ -152,49 +156,37 @@ static void leave_registry(cached* s) {
 
 static reuse_guard* guard_of(cached_block* block) { return cached_block_extra(block); }
 
-static cached_block* after(const cached_block* block) { return (cached_block*)block->span.next; }
-
 static void add_pending(cached* s, cached_block* block) {
   block->span.next = NULL;
-  block->span.previous = s->pending.last ? &s->pending.last->span : NULL;
-  if (s->pending.last) {
-    s->pending.last->span.next = &block->span;
-  } else {
-    s->pending.first = block;
-  }
-  s->pending.last = block;
+  block->span.link = s->pending.last;
+  *s->pending.last = &block->span;
+  s->pending.last = &block->span.next;
 }
 
 static void remove_pending(cached* s, cached_block* block) {
-  two_level_block* next = block->span.next;
-  two_level_block* previous = block->span.previous;
-  if (next) {
-    next->previous = previous;
+  if (block->span.next) {
+    block->span.next->link = block->span.link;
   } else {
-    s->pending.last = (cached_block*)previous;
+    s->pending.last = block->span.link;
   }
-  if (previous) {
-    previous->next = next;
-  } else {
-    s->pending.first = (cached_block*)next;
-  }
+  *block->span.link = block->span.next;
 }
 
-static void make_free(cached* s, cached_block* block) {
+static cached_block* first_pending(const cached* s) { return (cached_block*)s->pending.first; }
+
+static cached_block* after(const cached_block* block) { return (cached_block*)block->span.next; }
+
+static inline void make_free(cached* s, cached_block* block) {
   if (s->is_guarded) {
     reuse_guard_deinit(guard_of(block));
   }
   cached_blocks_give(&s->blocks, block);
 }
 
-// Frees what is over among the pending blocks, after at most `checks` that are not.
-static void settle_pending(cached* s, size_t checks) {
-  if (TM_LIKELY(!s->pending.first)) {
-    return;
-  }
+static void settle_some(cached* s, size_t checks) {
   const tm_error kept = *tm_last_error();
   cached_block* next;
-  for (cached_block* block = s->pending.first; block && checks > 0; block = next) {
+  for (cached_block* block = first_pending(s); block && checks > 0; block = next) {
     next = after(block);
     if (reuse_guard_is_over(guard_of(block))) {
       remove_pending(s, block);
@@ -204,6 +196,13 @@ static void settle_pending(cached* s, size_t checks) {
     }
   }
   tm_restore_error_(&kept);
+}
+
+// Frees what is over among the pending blocks, after at most `checks` that are not.
+static inline void settle_pending(cached* s, size_t checks) {
+  if (TM_UNLIKELY(s->pending.first != NULL)) {
+    settle_some(s, checks);
+  }
 }
 
 //===-- The upstream --------------------------------------------------------===//
@@ -305,21 +304,12 @@ static tm_status plan_sizes(const cached* s, size_t size, growth* g) {
   return TM_OK;
 }
 
-static size_t bytes_in_free_segments(const cached* s) {
-  size_t bytes = 0;
-  const cached_segment* segment;
-  TAILQ_FOREACH(segment, &s->blocks.segments, in_segments) {
-    bytes += cached_segment_is_free(segment) ? segment->bytes : 0;
-  }
-  return bytes;
-}
-
 // Segments that are all free make way for the new one, the largest first, until what is held does
 // not grow and the limit allows it, or none is left.
 static tm_status plan_growth(cached* s, size_t size, growth* g) {
   TAILQ_INIT(&g->gone);
   TM_TRY(plan_sizes(s, size, g));
-  const size_t replaceable = bytes_in_free_segments(s);
+  const size_t replaceable = s->blocks.free_segment_bytes;
   if (g->exact > room(s) + replaceable) {
     return TM_RAISE(TM_ERR_NO_MEMORY,
                     "cached: %zu bytes asked; %llu live in %llu held, of at most %zu, and the "
@@ -353,7 +343,7 @@ static tm_status obtain(cached* s, growth* g, cached_segment** out) {
   return status;
 }
 
-static void count_alloc(cached* s, size_t size) {
+static inline void count_alloc(cached* s, size_t size) {
   s->counters.live_blocks++;
   s->counters.live_bytes += size;
   s->counters.peak_live_bytes = larger(s->counters.peak_live_bytes, s->counters.live_bytes);
@@ -472,7 +462,7 @@ static void consolidate(cached* s, const tm_stream* stream) {
 //===-- Allocating ----------------------------------------------------------===//
 
 // Stores NULL where nothing fits. Called with `lock`.
-static tm_status take_free(cached* s, size_t size, cached_block** out) {
+static inline tm_status take_free(cached* s, size_t size, cached_block** out) {
   check_valid(s);
   TM_TRY(cached_blocks_prepare(&s->blocks));
   *out = cached_blocks_take(&s->blocks, size);
@@ -483,7 +473,7 @@ static tm_status take_free(cached* s, size_t size, cached_block** out) {
 }
 
 // The same, but not while the segments are worth putting together.
-static tm_status take_at_once(cached* s, size_t size, cached_block** out) {
+static inline tm_status take_at_once(cached* s, size_t size, cached_block** out) {
   lock(s);
   s->counters.alloc_calls++;
   settle_pending(s, CHECKS);
@@ -541,7 +531,7 @@ static tm_status cached_alloc(tm_allocator* base, size_t size, tm_stream* stream
 
 //===-- Freeing -------------------------------------------------------------===//
 
-static void put_back(cached* s, cached_block* block, tm_stream* stream) {
+static inline void put_back(cached* s, cached_block* block, tm_stream* stream) {
   s->counters.live_blocks--;
   s->counters.live_bytes -= block->span.bytes;
   if (s->is_guarded) {
@@ -600,7 +590,7 @@ static void finish(cached* s) {
 static bool is_over(cached* s) {
   settle_pending(s, SIZE_MAX);
   cached_block* next;
-  for (cached_block* block = s->pending.first; block; block = next) {
+  for (cached_block* block = first_pending(s); block; block = next) {
     next = after(block);
     if (reuse_guard_is_lost(guard_of(block))) {
       remove_pending(s, block);
@@ -754,6 +744,7 @@ static void init_cached(cached* s, tm_allocator* upstream, tm_stream* stream,
     s->maximum = options->maximum_bytes / s->granule * s->granule;
   }
   s->unobtainable = SIZE_MAX;
+  s->pending.last = &s->pending.first;
   cached_blocks_init(&s->blocks, s->is_guarded ? sizeof(reuse_guard) : 0);
   (void)pthread_mutex_init(&s->lock, NULL);
   (void)pthread_mutex_init(&s->upstream_lock, NULL);

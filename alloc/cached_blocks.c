@@ -6,8 +6,7 @@
 
 enum {
   SLAB_NODES = 64,
-  NODES_TO_TAKE = 2,  // that taking one block uses at most
-  TABLE_LOG2 = 8,     // of the first table
+  TABLE_LOG2 = 8,  // of the first table
 };
 
 struct cached_slab {
@@ -22,6 +21,7 @@ _Static_assert(sizeof(cached_slab) == 64, "the first node of a slab is aligned l
 
 void cached_blocks_init(cached_blocks* blocks, size_t extra_bytes) {
   *blocks = (cached_blocks){.node_bytes = sizeof(cached_block) + extra_bytes};
+  two_level_init(&blocks->index);
   TAILQ_INIT(&blocks->segments);
 }
 
@@ -34,13 +34,13 @@ void cached_blocks_deinit(cached_blocks* blocks) {
   tm_bookkeeping_free(blocks->table);
 }
 
-static void give_node(cached_blocks* blocks, cached_block* node) {
+static inline void give_node(cached_blocks* blocks, cached_block* node) {
   node->span.next = blocks->spares ? &blocks->spares->span : NULL;
   blocks->spares = node;
   blocks->spare_count++;
 }
 
-static cached_block* take_node(cached_blocks* blocks) {
+static inline cached_block* take_node(cached_blocks* blocks) {
   cached_block* node = blocks->spares;
   blocks->spares = (cached_block*)node->span.next;
   blocks->spare_count--;
@@ -64,12 +64,12 @@ static tm_status add_slab(cached_blocks* blocks) {
 
 //===-- Live blocks ---------------------------------------------------------===//
 
-static cached_block** bucket_of(cached_block** table, unsigned log2, const void* ptr) {
+static inline cached_block** bucket_of(cached_block** table, unsigned log2, const void* ptr) {
   const uint64_t hash = ((uint64_t)(uintptr_t)ptr >> TWO_LEVEL_STEP_LOG2) * 0x9e3779b97f4a7c15u;
   return &table[hash >> (64 - log2)];
 }
 
-static void link_live(cached_block** table, unsigned log2, cached_block* block) {
+static inline void link_live(cached_block** table, unsigned log2, cached_block* block) {
   cached_block** bucket = bucket_of(table, log2, block->span.base);
   block->span.next = *bucket ? &(*bucket)->span : NULL;
   *bucket = block;
@@ -99,7 +99,7 @@ static tm_status grow_table(cached_blocks* blocks) {
   return TM_OK;
 }
 
-static void make_live(cached_blocks* blocks, cached_block* block) {
+static inline void make_live(cached_blocks* blocks, cached_block* block) {
   block->state = CACHED_LIVE;
   link_live(blocks->table, blocks->table_log2, block);
   blocks->live_count++;
@@ -113,6 +113,8 @@ cached_block* cached_blocks_set_aside(cached_blocks* blocks, const void* ptr, si
   two_level_block* before = NULL;
   for (cached_block* block = *bucket; block; block = (cached_block*)block->span.next) {
     if (block->span.base == ptr && block->span.bytes == bytes) {
+      __builtin_prefetch(block->left);  // to join it with them comes next
+      __builtin_prefetch(block->right);
       if (before) {
         before->next = block->span.next;
       } else {
@@ -129,23 +131,27 @@ cached_block* cached_blocks_set_aside(cached_blocks* blocks, const void* ptr, si
 
 //===-- Taking --------------------------------------------------------------===//
 
-tm_status cached_blocks_prepare(cached_blocks* blocks) {
-  if (TM_UNLIKELY(blocks->spare_count < NODES_TO_TAKE)) {
+tm_status cached_blocks_make_room(cached_blocks* blocks) {
+  if (blocks->spare_count < CACHED_NODES_TO_TAKE) {
     TM_TRY(add_slab(blocks));
   }
-  if (TM_UNLIKELY(!blocks->table || blocks->live_count >> blocks->table_log2)) {
+  if (!blocks->table || blocks->live_count >> blocks->table_log2) {
     TM_TRY(grow_table(blocks));
   }
   return TM_OK;
 }
 
-static void make_free(cached_blocks* blocks, cached_block* block) {
+// The block alone makes up a segment.
+static inline bool is_whole(const cached_block* block) { return !block->left && !block->right; }
+
+static inline void make_free(cached_blocks* blocks, cached_block* block) {
   block->state = CACHED_FREE;
+  blocks->free_segment_bytes += is_whole(block) ? block->span.bytes : 0;
   two_level_insert(&blocks->index, &block->span);
 }
 
 // Cuts what is beyond the first `bytes` off a block that is in no list, as a free one.
-static void cut(cached_blocks* blocks, cached_block* block, size_t bytes) {
+static inline void cut(cached_blocks* blocks, cached_block* block, size_t bytes) {
   if (block->span.bytes == bytes) {
     return;
   }
@@ -169,6 +175,7 @@ cached_block* cached_blocks_take(cached_blocks* blocks, size_t bytes) {
     return NULL;
   }
   two_level_remove(&blocks->index, &block->span);
+  blocks->free_segment_bytes -= is_whole(block) ? block->span.bytes : 0;
   cut(blocks, block, bytes);
   make_live(blocks, block);
   return block;
@@ -202,7 +209,7 @@ void cached_blocks_add(cached_blocks* blocks, cached_segment* segment) {
 //===-- Giving back ---------------------------------------------------------===//
 
 // Two neighbours, both in no list, become the left one.
-static void join(cached_blocks* blocks, cached_block* left, cached_block* right) {
+static inline void join(cached_blocks* blocks, cached_block* left, cached_block* right) {
   left->span.bytes += right->span.bytes;
   left->right = right->right;
   if (right->right) {
@@ -226,12 +233,15 @@ void cached_blocks_give(cached_blocks* blocks, cached_block* block) {
 }
 
 bool cached_segment_is_free(const cached_segment* segment) {
-  return segment->first->state == CACHED_FREE && !segment->first->right;
+  return segment->first->state == CACHED_FREE && is_whole(segment->first);
 }
 
 cached_segment* cached_blocks_largest_free_segment(const cached_blocks* blocks, size_t limit) {
   cached_segment* largest = NULL;
   cached_segment* segment;
+  if (blocks->free_segment_bytes == 0) {
+    return NULL;
+  }
   TAILQ_FOREACH(segment, &blocks->segments, in_segments) {
     if (cached_segment_is_free(segment) && segment->bytes <= limit &&
         (!largest || segment->bytes > largest->bytes)) {
@@ -243,6 +253,7 @@ cached_segment* cached_blocks_largest_free_segment(const cached_blocks* blocks, 
 
 void cached_blocks_remove(cached_blocks* blocks, cached_segment* segment) {
   two_level_remove(&blocks->index, &segment->first->span);
+  blocks->free_segment_bytes -= segment->bytes;
   give_node(blocks, segment->first);
   segment->first = NULL;
   TAILQ_REMOVE(&blocks->segments, segment, in_segments);
@@ -271,12 +282,15 @@ static bool segment_is_valid(const cached_segment* segment, size_t* live) {
 bool cached_blocks_are_valid(const cached_blocks* blocks) {
   size_t live = 0;
   size_t segments = 0;
+  size_t free_bytes = 0;
   const cached_segment* segment;
   TAILQ_FOREACH(segment, &blocks->segments, in_segments) {
     segments++;
+    free_bytes += cached_segment_is_free(segment) ? segment->bytes : 0;
     if (!segment_is_valid(segment, &live)) {
       return false;
     }
   }
-  return live == blocks->live_count && segments == blocks->segment_count;
+  return live == blocks->live_count && segments == blocks->segment_count &&
+         free_bytes == blocks->free_segment_bytes;
 }

@@ -49,6 +49,7 @@ typedef struct cached_blocks {
   two_level_index index;
   struct cached_segments segments;
   size_t segment_count;
+  size_t free_segment_bytes;  // of the segments that are one free block
   size_t live_count;
   cached_block** table;
   unsigned table_log2;
@@ -67,9 +68,18 @@ void cached_blocks_deinit(cached_blocks* blocks);
 // Zero when the block becomes live, and the caller's to reset before it becomes free.
 static inline void* cached_block_extra(cached_block* block) { return block + 1; }
 
+enum { CACHED_NODES_TO_TAKE = 2 };  // that taking one block uses at most
+
+TM_NODISCARD tm_status cached_blocks_make_room(cached_blocks* blocks);
+
 // Makes sure that one block can be taken, from a free one or from a new segment.
 // Errors: TM_ERR_NO_MEMORY. On error nothing has changed.
-TM_NODISCARD tm_status cached_blocks_prepare(cached_blocks* blocks);
+TM_NODISCARD static inline tm_status cached_blocks_prepare(cached_blocks* blocks) {
+  return TM_LIKELY(blocks->spare_count >= CACHED_NODES_TO_TAKE && blocks->table &&
+                   blocks->live_count >> blocks->table_log2 == 0)
+             ? TM_OK
+             : cached_blocks_make_room(blocks);
+}
 
 // These two want a successful cached_blocks_prepare before. They make a block of exactly `bytes`
 // live, out of the free block that fits best, or NULL; and out of a new segment that is large
@@ -88,7 +98,7 @@ cached_block* cached_blocks_set_aside(cached_blocks* blocks, const void* ptr, si
 // A block that is set aside becomes free, joined with free neighbours.
 void cached_blocks_give(cached_blocks* blocks, cached_block* block);
 
-// Whether the segment is one free block.
+// Whether the segment is one free block. blocks->free_segment_bytes are those of all of them.
 bool cached_segment_is_free(const cached_segment* segment);
 
 // The largest segment that is all free and at most `limit` bytes; NULL where there is none.

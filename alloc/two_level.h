@@ -13,6 +13,9 @@
 // request's own class are looked at first, and then of the next one, and the smallest that fits is
 // taken: nearly the best fit, which keeps what is left over small, at a bounded cost.
 //
+// What sizes come and go is random, so branches on them are mispredicted, which costs more than all
+// else: lists end at a block that may be written like the others, and comparing is arithmetic.
+//
 // The index holds no memory of its own and never touches the memory that the blocks describe.
 #ifndef TM_ALLOC_TWO_LEVEL_H_
 #define TM_ALLOC_TWO_LEVEL_H_
@@ -30,25 +33,28 @@ enum {
 // The first member of what is indexed.
 typedef struct two_level_block {
   char* base;
-  size_t bytes;                  // not 0, a multiple of 64; changes only outside the index
-  struct two_level_block* next;  // of its class, while it is in the index
-  struct two_level_block* previous;
+  size_t bytes;                   // not 0, a multiple of 64; changes only outside the index
+  struct two_level_block* next;   // of its class, while it is in the index
+  struct two_level_block** link;  // what points at it there
 } two_level_block;
 
-// All zero: empty.
 typedef struct two_level_index {
   uint64_t first;                    // a bit for each power of two with blocks
   uint32_t second[TWO_LEVEL_FIRST];  // a bit for each class with blocks
+  two_level_block end;               // of every list, and so large that it is nobody's best
   two_level_block* lists[TWO_LEVEL_FIRST][TWO_LEVEL_SECOND];
 } two_level_index;
+
+// Makes an empty index, which stays where it is.
+void two_level_init(two_level_index* index);
 
 void two_level_insert(two_level_index* index, two_level_block* block);
 void two_level_remove(two_level_index* index, two_level_block* block);
 
 // A block of at least `bytes` (a multiple of 64, not 0) that is hardly larger than it must be, the
-// lowest among equals that were looked at. It stays in the index. NULL where there is none. O(1)
+// last one put in among equals. It stays in the index. NULL where there is none. O(1)
 // but where only the request's own class could have one: then all of that is looked at.
-two_level_block* two_level_find(const two_level_index* index, size_t bytes);
+two_level_block* two_level_find(two_level_index* index, size_t bytes);
 
 // The bytes of the largest block; 0 where there is none. O(blocks of its class).
 size_t two_level_largest(const two_level_index* index);

@@ -53,9 +53,11 @@ static tm_status reserve(tm_batch_copy* batch, size_t pieces) {
     size_t capacity = tm_batch_capacity_(batch);
     array = batch->pieces;
     status = grow(&array, sizeof *batch->pieces, count, pieces, &capacity, "pieces");
-    batch->pieces = array;
-    batch->front.next = batch->pieces + count;
-    batch->front.end = batch->pieces + capacity;
+    if (status == TM_OK) {
+      batch->pieces = array;
+      batch->front.next = batch->pieces + count;
+      batch->front.end = batch->pieces + capacity;
+    }
   }
   return status;
 }
@@ -229,9 +231,10 @@ static void drop_places(tm_batch_copy* batch, size_t kept) {
 void tm_batch_copy_take_back_(tm_batch_copy* batch, const tm_batch_mark_* mark) {
   tm_batch_piece_* const end = batch->front.end;  // the array may have grown since
   batch->front = mark->front;
-  batch->front.next = batch->pieces + mark->piece_count;
+  batch->front.next = batch->pieces;
   batch->front.end = end;
   if (mark->piece_count > 0) {
+    batch->front.next += mark->piece_count;
     batch->front.next[-1].until = mark->last_until;
   }
   batch->dry_copies = mark->dry_copies;
@@ -278,10 +281,22 @@ tm_batch_copy_counts tm_batch_copy_counted(const tm_batch_copy* batch) {
 
 //===-- Adding ------------------------------------------------------------===//
 
+// The common case: rows of the same two storages as before, contiguous, of one shape.
+static bool add_like_last(tm_batch_front_* last, const tm_tensor* source,
+                          const tm_tensor* destination) {
+  return source->storage == last->source && destination->storage == last->destination &&
+         source->dtype == last->dtype && destination->dtype == last->dtype &&
+         tm_layout_equal(&source->layout, &destination->layout) && tm_is_contiguous(source) &&
+         tm_batch_add_like_last_(last, source->data, tm_size(source), destination->data);
+}
+
 tm_status tm_batch_copy_add(tm_batch_copy* batch, const tm_tensor* source,
                             const tm_tensor* destination) {
   if (!batch) {
     return TM_NULL_HANDLE("the batch of copies");
+  }
+  if (add_like_last(&batch->front, source, destination)) {
+    return TM_OK;
   }
   TM_TRY(tm_copy_check_pair_(source, destination));
   return tm_batch_copy_add_checked_(batch, source, destination);

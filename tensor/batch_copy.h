@@ -198,13 +198,13 @@ static inline bool tm_batch_is_like_last_(const tm_batch_front_* last, const tm_
          source->dtype == last->dtype && destination->dtype == last->dtype;
 }
 
-// Adds a copy like the last one, of elements that both buffers have; false where that takes more:
+// Adds a copy like the last one, of elements that both sides have; false where that takes more:
 // memory, a closer look or an error.
-static inline bool tm_batch_add_like_last_(tm_batch_front_* last, const tm_buffer* source,
-                                           int64_t count, const tm_buffer* destination) {
-  const uintptr_t from = (uintptr_t)source->data;
+static inline bool tm_batch_add_like_last_(tm_batch_front_* last, const void* source, int64_t count,
+                                           void* destination) {
+  const uintptr_t from = (uintptr_t)source;
   const uintptr_t until = from + (size_t)count * last->element;  // within the storage
-  const size_t ahead = (uintptr_t)destination->data - from;      // or 2^64 minus how far behind
+  const size_t ahead = (uintptr_t)destination - from;            // or 2^64 minus how far behind
   const size_t behind = 0 - ahead;
   if (from == (uintptr_t)last->until && ahead == last->distance && until > from &&
       until <= (uintptr_t)last->limit) {
@@ -219,7 +219,7 @@ static inline bool tm_batch_add_like_last_(tm_batch_front_* last, const tm_buffe
   tm_batch_piece_* const piece = last->next++;
   piece->from = (const char*)from;
   piece->until = (const char*)until;
-  piece->to = (char*)destination->data;
+  piece->to = (char*)destination;
   piece->source = last->source_index;
   piece->destination = last->destination_index;
   if (last->in_group) {
@@ -235,7 +235,7 @@ static inline tm_status tm_batch_copy_add_buffer(tm_batch_copy* batch, const tm_
   tm_batch_front_* const last = (tm_batch_front_*)(void*)batch;
   if (TM_LIKELY(last && tm_batch_is_like_last_(last, source, destination) &&
                 source->size == destination->size &&
-                tm_batch_add_like_last_(last, source, source->size, destination))) {
+                tm_batch_add_like_last_(last, source->data, source->size, destination->data))) {
     return TM_OK;
   }
   return tm_batch_copy_add_buffer_(batch, source, destination);
@@ -246,7 +246,7 @@ static inline tm_status tm_batch_copy_add_buffer_n(tm_batch_copy* batch, const t
   tm_batch_front_* const last = (tm_batch_front_*)(void*)batch;
   if (TM_LIKELY(last && tm_batch_is_like_last_(last, source, destination) &&
                 (uint64_t)count <= (uint64_t)source->size && count <= destination->size &&
-                tm_batch_add_like_last_(last, source, count, destination))) {
+                tm_batch_add_like_last_(last, source->data, count, destination->data))) {
     return TM_OK;
   }
   return tm_batch_copy_add_buffer_n_(batch, source, count, destination);

@@ -30,6 +30,10 @@ static size_t random_bytes(void) {
   return (steps + (size_t)(next_random() % steps)) * 64;
 }
 
+static void make_empty(void) { two_level_init(&two_level); }
+
+TestSuite(two_level, .init = make_empty);
+
 static void seed(void) {
   const char* text = getenv("TM_TEST_SEED");
   state = text ? strtoull(text, NULL, 0) : (uint64_t)time(NULL) * 2 + 1;
@@ -93,6 +97,36 @@ Test(two_level, a_fit_behind_many_blocks_of_its_class_is_found) {
   }
   cr_expect(eq(ptr, two_level_find(&two_level, bytes + 4096), &many[0]));
   cr_expect(eq(ptr, two_level_find(&two_level, bytes + 16384), NULL));
+}
+
+// In a list of any length, and wherever in it: at its front, in the middle, at its end.
+Test(two_level, what_is_taken_out_is_found_no_more) {
+  enum { MANY = 5 };
+  two_level_block many[MANY];
+  for (size_t length = 1; length <= MANY; length++) {
+    for (size_t gone = 0; gone < length; gone++) {
+      for (size_t i = 0; i < length; i++) {
+        many[i] = (two_level_block){.bytes = 1 << 20};
+        two_level_insert(&two_level, &many[i]);
+      }
+      two_level_remove(&two_level, &many[gone]);
+      for (size_t i = 1; i < length; i++) {
+        two_level_block* found = two_level_find(&two_level, 1 << 20);
+        cr_assert(found >= many && found < many + length && found != &many[gone]);
+        two_level_remove(&two_level, found);
+      }
+      cr_expect(eq(ptr, two_level_find(&two_level, 64), NULL));
+      cr_expect(eq(u64, two_level.first, 0));
+    }
+  }
+}
+
+Test(two_level, of_equals_the_last_one_put_in_is_found) {
+  two_level_block many[3] = {{.bytes = 4096}, {.bytes = 4096}, {.bytes = 4160}};
+  for (int i = 0; i < 3; i++) two_level_insert(&two_level, &many[i]);
+  cr_expect(eq(ptr, two_level_find(&two_level, 4160), &many[2]));
+  two_level_remove(&two_level, &many[2]);
+  cr_expect(eq(ptr, two_level_find(&two_level, 4096), &many[1]));
 }
 
 Test(two_level, the_extremes_have_classes) {
