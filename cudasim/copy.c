@@ -144,7 +144,7 @@ cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, c
   op* o = sim_copy_op(r, to, from);
   if (!o) return cudaErrorMemoryAllocation;
   bool waits = must_wait(to, from, is_async);
-  if (waits && is_async && can_be_staged(&r->extent, to, from)) waits = !stage(o);
+  if (waits && can_be_staged(&r->extent, to, from)) waits = !stage(o);
   device* d = s->device;
   uint64_t position = s->submitted + 1;
   ++d->statistics.copies;
@@ -159,18 +159,31 @@ static cudaError_t capture_copy(stream* s, const copy_request* r) {
   return sim_capture_work(s, &w);
 }
 
+// The stream of the copy, and its two sides; refuses what cannot be done.
+static cudaError_t prepare(device* current, cudaStream_t in, const copy_request* r, stream** s,
+                           place* to, place* from) {
+  cudaError_t error;
+  *s = sim_stream_for_work(current, in, &error);
+  return *s ? sim_copy_check(r, to, from) : error;
+}
+
 cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bool is_async) {
   cudaError_t error;
   if (box_is_empty(&r->extent)) {
     sim_stream_of(current, in, &error);
     return error;
   }
-  stream* s = sim_stream_for_work(current, in, &error);
-  if (!s) return error;
+  stream* s;
   place to;
   place from;
-  error = sim_copy_check(r, &to, &from);
+  error = prepare(current, in, r, &s, &to, &from);
   if (error) return error;
+  if (!is_async && !s->branch && to.device && is_pageable(&from) &&
+      !stream_is_done(s, s->submitted)) {
+    sim_scheduler_wait(s, s->submitted);  // without the lock: anything may be different then
+    error = prepare(current, in, r, &s, &to, &from);
+    if (error) return error;
+  }
   if (s->branch) return capture_copy(s, r);
   return sim_copy_submit(s, r, &to, &from, is_async);
 }

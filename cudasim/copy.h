@@ -1,12 +1,14 @@
 // Copies: what they are checked for, and when the host waits for them.
 //
-//   source     destination   cudaMemcpy...       cudaMemcpy...Async
-//   pageable   device        waits               takes a copy of up to 1 MiB, else waits
-//   pinned     device        waits               does not wait
-//   device     pageable      waits               waits
-//   device     pinned        waits               does not wait
-//   device     device        does not wait       does not wait
-//   host       host          waits               waits
+//   source     destination   cudaMemcpy...        cudaMemcpy...Async
+//   pageable   device        waits for what is    takes a copy of up to 1 MiB, else waits
+//                            before it, then as
+//                            Async
+//   pinned     device        waits                does not wait
+//   device     pageable      waits                waits
+//   device     pinned        waits                does not wait
+//   device     device        does not wait        does not wait
+//   host       host          waits                waits
 #ifndef CUDASIM_COPY_H_
 #define CUDASIM_COPY_H_
 

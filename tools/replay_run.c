@@ -252,7 +252,8 @@ static tm_status run(run_parts* p, const replay_options* options, const model_co
   TM_TRY(engine_start(p->engine, p->activations, trace));
   watch_peak(p, base, out);
   const uint64_t calls_of_warmup = upstream_calls(p);
-  backend_restart_peak();  // from here on it is the steady state's
+  backend_restart_peak();  // from here on it is the steady state's, which seldom needs as much
+  counting_on_new_peak(p->upstream, backend_sample_peak);
   const tm_status status = serve(p, base, out);
   gather(p, calls_of_warmup, out);
   return status;

@@ -189,6 +189,7 @@ static unsigned char poke(char* at, unsigned char value) {
   cuda_ok(cudaDeviceSynchronize());
   cuda_ok(cudaMemcpy(&before, at, 1, cudaMemcpyDeviceToHost));
   cuda_ok(cudaMemcpy(at, &value, 1, cudaMemcpyHostToDevice));
+  cuda_ok(cudaDeviceSynchronize());  // it may return before the byte is there
   return before;
 }
 

@@ -207,6 +207,28 @@ THREADS_TEST(copy, pageable_sources_can_be_reused_at_once) {
   for (size_t i = 0; i < 10; ++i) cr_expect(eq(int, seen[i], pattern(i + 10, 99)));
 }
 
+// What follows in a stream that does not wait for the legacy one may be before it.
+THREADS_TEST(copy, from_pageable_memory_returns_before_the_data_is_there) {
+  size_t large = 128 * MIB;
+  char* busy = new_device_memory(2 * large);
+  unsigned char* p = (unsigned char*)new_device_memory(1000);
+  cudaStream_t stream = new_stream(cudaStreamNonBlocking);
+  unsigned char source[1000];
+  unsigned char seen[1000];
+  int pending = 0;
+  for (unsigned i = 0; i < 20 && pending == 0; ++i) {
+    OK(cudaMemcpyAsync(busy, busy + large, large, cudaMemcpyDefault, stream));
+    fill_pattern(source, 1000, i);
+    OK(cudaMemcpy(p, source, 1000, cudaMemcpyHostToDevice));
+    pending += cudaStreamQuery(cudaStreamLegacy) == cudaErrorNotReady;
+    memset(source, 0, 1000);
+    OK(cudaMemcpy(seen, p, 1000, cudaMemcpyDeviceToHost));
+    cr_expect(eq(sz, first_difference(seen, 1000, i), 1000));
+    OK(cudaDeviceSynchronize());
+  }
+  cr_expect(pending > 0);
+}
+
 typedef struct delayed {
   gate* gate;
   bool is_open;

@@ -53,6 +53,17 @@ Test(counting, recent_peaks_start_anew_and_new_ones_are_told) {
   tm_allocator_free(counting, take(counting, 512), 512, NULL);
   cr_expect(eq(u64, counting_recent_peak(counting), 512));
   cr_expect(eq(int, peaks, 1));
+  counting_on_new_peak(counting, note_peak);  // smaller ones count again
+  tm_allocator_free(counting, take(counting, 256), 256, NULL);
+  tm_allocator_free(counting, take(counting, 256), 256, NULL);
+  cr_expect(eq(int, peaks, 2));
+  void* kept = take(counting, 2048);
+  cr_expect(eq(int, peaks, 3));
+  counting_on_new_peak(counting, NULL);
+  tm_allocator_free(counting, take(counting, 4096), 4096, NULL);
+  tm_allocator_free(counting, kept, 2048, NULL);
+  cr_expect(eq(int, peaks, 3));
+  cr_expect(eq(u64, stats_of(counting).peak_live_bytes, 6144));
 }
 
 Test(counting, knows_the_granules_of_what_is_live) {

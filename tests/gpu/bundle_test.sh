@@ -49,11 +49,11 @@ expect() {
 # and_says TEXT: so did what ran last.
 and_says() { grep -qF -- "$1" "$log" || complain "it does not say '$1':"; }
 
-plant() {  # NAME, and the script without its first line on stdin
+plant() {  # NAME [MARK], and the script without its first line on stdin
   mkdir -p "$planted/tests/planted"
   { echo '#!/bin/bash'; cat; } > "$planted/tests/planted/$1"
   chmod +x "$planted/tests/planted/$1"
-  echo "tests/planted/$1" >> "$planted/test_programs"
+  echo "tests/planted/$1${2:+ $2}" >> "$planted/test_programs"
 }
 
 #===-- Libraries -----------------------------------------------------------===#
@@ -118,6 +118,20 @@ and_says "FAILED tests/planted/hangs: timed out after 1 s"
 expect 1 "0 passed, 0 failed, 1 skipped" "$planted" "${flags[@]}" is_skipped
 and_says "FAILED nothing passed"
 expect 1 "4 passed, 2 failed, 1 skipped" "$planted" "${flags[@]}" exits crashes is_skipped planted_passing
+
+# Some run together, those that are marked one by one and after them.
+grep -qx 'tests/tools/replay_test alone' "$bundle/test_programs" || { echo "replay_test is not alone"; failed=1; }
+plant is_alone alone <<< 'touch alone; [[ $(cat running | wc -l) == 2 && ! -e busy ]] && mkdir busy && sleep 0.5 && rmdir busy'
+plant is_alone_too alone < <(tail -n +2 "$planted/tests/planted/is_alone")
+for name in meets_b meets_a; do  # each waits for the other
+  plant "$name" <<< '
+    echo "$0" >> running
+    until [[ $(wc -l < running) == 2 ]]; do sleep 0.05; done
+    sleep 0.5
+    [[ ! -e alone ]]'
+done
+expect 0 "4 passed, 0 failed, 0 skipped" "$planted" "${flags[@]}" --jobs 4 'planted/meets_*' 'planted/is_alone*'
+and_says "tests/planted/is_alone_too"
 
 # Stopped, it stops what it runs and leaves nothing behind, which is seen at the end.
 plant writes_its_id <<< 'echo "$$" > id; sleep infinity'

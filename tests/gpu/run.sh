@@ -6,6 +6,7 @@
 # A TEST is a program, as --list prints it, without its tests/, or without its folders, or a pattern of
 # such names ('alloc/*'); without any, all run. A program of many cases counts once for each, any
 # other once. A program that crashes, hangs or fails without a failed case counts as one failure.
+# Programs that fill a device or measure what is free of it run last, and each alone.
 #
 #   --list                    prints the programs
 #   --jobs N                  runs N programs at a time (1)
@@ -68,7 +69,12 @@ done
 
 #===-- Which programs ------------------------------------------------------===#
 
-mapfile -t programs < "$here/test_programs" || die "the list $here/test_programs cannot be read"
+programs=()
+declare -A is_alone=()
+while read -r program mark; do
+  programs+=("$program")
+  [[ $mark != alone ]] || is_alone[$program]=1
+done < "$here/test_programs" || die "the list $here/test_programs cannot be read"
 
 matches() {  # PROGRAM PATTERN
   # shellcheck disable=SC2053  # it is a pattern
@@ -100,6 +106,13 @@ if $list; then
   printf '%s\n' "${selected[@]}"
   exit 0
 fi
+
+shared=()
+alone=()
+for program in "${selected[@]}"; do
+  if [[ -n ${is_alone[$program]:-} ]]; then alone+=("$program"); else shared+=("$program"); fi
+done
+selected=("${shared[@]}" "${alone[@]}")
 
 #===-- The machine ---------------------------------------------------------===#
 
@@ -240,7 +253,8 @@ wait_for_one() {
 }
 
 for index in "${!selected[@]}"; do
-  [[ $running -lt $jobs ]] || wait_for_one
+  [[ $index -lt ${#shared[@]} ]] || jobs=1
+  while [[ $running -ge $jobs ]]; do wait_for_one; done
   mkdir "$results/$index"
   start "$index" "${selected[$index]}" > "$results/$index/output" 2>&1 < /dev/null &
   running=$((running + 1))

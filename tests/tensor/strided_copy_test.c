@@ -182,10 +182,13 @@ static tm_tensor view_of(const example* e, const side* where) {
   return view;
 }
 
-// Moves the first `size` bytes between an image and its memory, wherever that is.
+// Moves the first `size` bytes between an image and its memory, wherever that is. cudaMemcpy from
+// pageable memory returns when it has read the source; what follows on `stream`, which does not wait
+// for the legacy stream, could be overtaken by it.
 static void move(const void* from, size_t size, void* to) {
   ASSERT_OK(tm_stream_sync(stream));
   cr_assert(eq(int, cudaMemcpy(to, from, size, cudaMemcpyDefault), cudaSuccess));
+  cr_assert(eq(int, cudaDeviceSynchronize(), cudaSuccess));
 }
 
 static void expect_image(const example* e, const uint8_t* expected, uint8_t* seen,

@@ -29,7 +29,10 @@ _TARGET = "test_programs"
 
 TestProgramsInfo = provider(
     doc = "The test programs of a package.",
-    fields = {"programs": "their files, a list"},
+    fields = {
+        "alone": "of these, those that run alone on a device",
+        "programs": "their files, a list",
+    },
 )
 
 def check_test_program(name, tags):
@@ -52,21 +55,28 @@ def check_test_program(name, tags):
 
 def _test_programs_impl(ctx):
     runfiles = ctx.runfiles()
-    for test in ctx.attr.tests:
+    for test in ctx.attr.tests + ctx.attr.alone:
         runfiles = runfiles.merge(test[DefaultInfo].default_runfiles)
-    programs = [test[DefaultInfo].files_to_run.executable for test in ctx.attr.tests]
+    alone = [test[DefaultInfo].files_to_run.executable for test in ctx.attr.alone]
+    programs = [test[DefaultInfo].files_to_run.executable for test in ctx.attr.tests] + alone
     return [
         DefaultInfo(files = depset(programs), runfiles = runfiles),
-        TestProgramsInfo(programs = programs),
+        TestProgramsInfo(programs = programs, alone = alone),
     ]
 
 _test_programs = rule(
     implementation = _test_programs_impl,
-    attrs = {"tests": attr.label_list()},
+    attrs = {
+        "alone": attr.label_list(),
+        "tests": attr.label_list(),
+    },
 )
 
 def test_programs(name):
     """The test programs of the package for the bundle: at the end of its BUILD file.
+
+    A test that fills a device or measures its free memory has the tag "alone_on_device": the bundle
+    runs nothing beside it.
 
     Args:
       name: "test_programs"
@@ -78,20 +88,26 @@ def test_programs(name):
         fail("//%s is not in BUNDLED_PACKAGES of //tools/bazel:bundle.bzl" % package)
     everywhere = []
     with_cuda = []
+    alone = []
     for test, rule in native.existing_rules().items():
         if rule["kind"] != "cc_test" or "manual" in rule["tags"]:
             continue
         if rule["args"]:
             fail("//%s:%s: the bundle runs programs without arguments" % (package, test))
-        if "needs_cuda" in rule["tags"]:
+        if "alone_on_device" in rule["tags"]:
+            if "needs_cuda" in rule["tags"]:
+                fail("//%s:%s: alone_on_device is for tests of every backend" % (package, test))
+            alone.append(test)
+        elif "needs_cuda" in rule["tags"]:
             with_cuda.append(test)
         else:
             everywhere.append(test)
-    if not everywhere:
+    if not everywhere + alone:
         fail("//%s has no test program" % package)
     _test_programs(
         name = name,
         testonly = True,
+        alone = sorted(alone),
         tags = ["manual"],
         target_compatible_with = ANY_BACKEND,
         tests = sorted(everywhere) + select({
@@ -117,7 +133,7 @@ def _programs(dep):
     return [dep[DefaultInfo].files_to_run.executable]
 
 def _bundle_impl(ctx):
-    kinds = {}  # of each file: test, program or data
+    kinds = {}  # of each file: test, alone, program or data
     runfiles = []
     for kind, deps in [
         ("test", ctx.attr.tests + ctx.attr.tests_sharing_cuda),
@@ -127,6 +143,9 @@ def _bundle_impl(ctx):
             runfiles.append(dep[DefaultInfo].default_runfiles.files)
             for program in _programs(dep):
                 kinds[program] = kind
+            if TestProgramsInfo in dep:
+                for program in dep[TestProgramsInfo].alone:
+                    kinds[program] = "alone"
     for file in depset(transitive = runfiles).to_list():
         if file not in kinds:
             kinds[file] = "data"
@@ -192,7 +211,7 @@ def bundle(name, run, tests, programs = [], share_cuda = True, **kwargs):
     """NAME.tar.gz: programs, stripped, with their data and every shared library but glibc's.
 
     Its one folder, NAME, is laid out like this repository, with the libraries in lib/ and the names of
-    the tests in test_programs.
+    the tests in test_programs, where "alone" stands behind those that must run alone.
 
     Args:
       name: the target

@@ -3,8 +3,8 @@
 #
 #   bundle.sh ARCHIVE NAME RUN MANIFEST
 #
-# NAME is the archive's folder and RUN the script in it. A line of the MANIFEST is a kind (test, program
-# or data), a path in the folder and the file, with tabs between.
+# NAME is the archive's folder and RUN the script in it. A line of the MANIFEST is a kind (test, alone,
+# program or data), a path in the folder and the file, with tabs between.
 set -euo pipefail
 
 archive=$1
@@ -36,7 +36,10 @@ copy_all() {
       *.so | *.so.[0-9]*) copy "$file" "lib/${path##*/}" ;;
       *) copy "$file" "$path" ;;
     esac
-    [[ $kind != test ]] || echo "$path"
+    case $kind in
+      test) echo "$path" ;;
+      alone) echo "$path alone" ;;  # a test as well
+    esac
   done < "$manifest" | sort > "$folder/test_programs"
 }
 

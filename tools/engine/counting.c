@@ -13,6 +13,7 @@ typedef struct counting {
   uint64_t small_bytes;    // live, in blocks that share granules
   uint64_t granule_bytes;  // of live blocks that have granules of their own
   uint64_t peak_bytes;
+  uint64_t told_peak_bytes;  // since on_new_peak was set
   uint64_t recent_peak_bytes;
   uint64_t alloc_calls;
   uint64_t failed_calls;
@@ -50,7 +51,8 @@ static void count_alloc(counting* self, size_t size) {
   count_granules(self, size, 1);
   const uint64_t live = __atomic_add_fetch(&self->live_bytes, size, __ATOMIC_RELAXED);
   (void)raise_to(&self->recent_peak_bytes, live);
-  if (raise_to(&self->peak_bytes, live) && self->on_new_peak) self->on_new_peak();
+  (void)raise_to(&self->peak_bytes, live);
+  if (self->on_new_peak && raise_to(&self->told_peak_bytes, live)) self->on_new_peak();
 }
 
 //===-- The budget --------------------------------------------------------===//
@@ -170,5 +172,7 @@ void counting_restart_peak(tm_allocator* allocator) {
 }
 
 void counting_on_new_peak(tm_allocator* allocator, void (*hook)(void)) {
-  ((counting*)allocator)->on_new_peak = hook;
+  counting* self = (counting*)allocator;
+  __atomic_store_n(&self->told_peak_bytes, load(&self->live_bytes), __ATOMIC_RELAXED);
+  self->on_new_peak = hook;
 }
