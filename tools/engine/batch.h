@@ -91,4 +91,12 @@ tm_status batch_launch(batch* b, bool has_samples);
 //         seed not its request's). On error `*out` is 0.
 tm_status batch_wait(batch* b, int64_t* out);
 
+// Does a step of `sequences` sequences of one token each, and waits for it: the batch is not in
+// flight before and after. What the copies take of the heap once (arrays for as many pieces as
+// there can be, the events behind which memory is released) is then there, and no later step takes
+// more. Rounds count from 0, and only from 1 on the seeds move in so many pieces. Afterwards
+// `remembered` holds seeds of nobody: seeds_forget. Errors: those of batch_upload, batch_download,
+// batch_launch and batch_wait.
+tm_status batch_warm_up(batch* b, int64_t sequences, int round, seeds* remembered);
+
 #endif  // ENGINE_BATCH_H_

@@ -268,7 +268,17 @@ static tm_status admit(engine* e, int64_t tokens, int64_t sequences, bool* admit
 
 //===-- Serving -----------------------------------------------------------===//
 
-// So that what an allocator does once is done before requests come.
+// The first round, in which all sequences join, does not count: each batch has another.
+static tm_status warm_up_batches(engine* e) {
+  const int64_t sequences = smaller(e->options.max_tokens, e->options.max_batch);
+  for (int round = 0; round <= BATCHES; round++) {
+    TM_TRY(batch_warm_up(&e->batches[round % BATCHES], sequences, round, &e->seeds));
+  }
+  seeds_forget(&e->seeds);
+  return TM_OK;
+}
+
+// So that what is done once, by an allocator or by copies, is done before requests come.
 static tm_status warm_up(engine* e) {
   TM_SCOPE("warm_up");
   TM_USE_STREAM(e->options.stream);
@@ -282,6 +292,7 @@ static tm_status warm_up(engine* e) {
   e->counts = (engine_counts){.oom_events = status == TM_ERR_NO_MEMORY ? 1 : 0,
                               .reservations_refused = refused};
   e->decoder.tensors = 0;
+  TM_TRY(warm_up_batches(e));
   TM_TRY(tm_stream_sync(e->options.stream));
   return status == TM_ERR_NO_MEMORY ? TM_OK : status;
 }

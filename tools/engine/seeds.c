@@ -58,3 +58,5 @@ void seeds_commit(seeds* s, const uint32_t* requests, int64_t count) {
   memcpy(s->order, requests, (size_t)count * sizeof(*requests));
   s->count = count;
 }
+
+void seeds_forget(seeds* s) { s->count = 0; }

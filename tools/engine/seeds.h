@@ -39,4 +39,7 @@ tm_status seeds_add(seeds* s, const uint32_t* requests, int64_t count, const tm_
 // The copies that seeds_add added are queued: the rows are in the order of `requests`.
 void seeds_commit(seeds* s, const uint32_t* requests, int64_t count);
 
+// No sequence has a seed on the device: all join anew.
+void seeds_forget(seeds* s);
+
 #endif  // ENGINE_SEEDS_H_
