@@ -109,6 +109,7 @@ plant exits <<< 'exit 1'
 plant crashes <<< 'kill -SEGV $$'
 plant hangs <<< 'sleep 60'
 plant is_skipped <<< 'echo "skipped: not here"'
+plant ends_midway <<< 'echo "skipped: a case"; exit 3'
 expect 1 "0 passed, 1 failed, 0 skipped" "$planted" "${flags[@]}" exits
 and_says "FAILED tests/planted/exits: exit status 1"
 expect 1 "0 passed, 1 failed, 0 skipped" "$planted" "${flags[@]}" crashes
@@ -118,6 +119,9 @@ and_says "FAILED tests/planted/hangs: timed out after 1 s"
 expect 1 "0 passed, 0 failed, 1 skipped" "$planted" "${flags[@]}" is_skipped
 and_says "FAILED nothing passed"
 expect 1 "4 passed, 2 failed, 1 skipped" "$planted" "${flags[@]}" exits crashes is_skipped planted_passing
+
+expect 1 "0 passed, 1 failed, 0 skipped" "$planted" "${flags[@]}" ends_midway
+and_says "FAILED tests/planted/ends_midway: exit status 3"
 
 # Some run together, those that are marked one by one and after them.
 grep -qx 'tests/tools/replay_test alone' "$bundle/test_programs" || { echo "replay_test is not alone"; failed=1; }
