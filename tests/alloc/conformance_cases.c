@@ -27,8 +27,8 @@ const char* __tsan_default_options(void) { return "allocator_may_return_null=1";
 // Whether the case is one of several in this process: then leaving it out is no test of its own.
 static bool in_bundle;
 
-// Whether the machine has so many devices. A case that it cannot do skips a test of its own, but not
-// those that follow it in the same process.
+// Whether the machine has so many devices. A case that it cannot do skips a test of its own, but
+// not those that follow it in the same process.
 static bool has_devices(int32_t wanted) {
   int32_t count;
   return tm_device_count(&count) == TM_OK && count >= wanted;
@@ -470,9 +470,9 @@ CONFORMANCE(out_of_memory_reports_what_there_is) {
   subject_release(&s);
 }
 
-// All that the device has free but 2 GiB, in one block, so that little is left to run out of: taking
-// and giving back 100 GiB in many blocks, for each of several hundred rows, takes minutes. A simulated
-// device has less from the start; then NULL. The caller gives it to cudaFree.
+// All that the device has free but 2 GiB, in one block, so that little is left to run out of:
+// taking and giving back 100 GiB in many blocks, for each of several hundred rows, takes minutes. A
+// simulated device has less from the start; then NULL. The caller gives it to cudaFree.
 static void* take_most_of_the_device(void) {
   const size_t left = 2048 * MIB;
   size_t available;

@@ -128,6 +128,7 @@ Test(stream, retain_and_release_count) {
 
 Test(stream, a_released_stream_finishes_its_work) {
   setup(1);
+  machine_require_calls_that_do_not_wait();
   tm_stream* stream = create(0);
   tm_auto_event event = tm_event_create(0, false);
   gate g;

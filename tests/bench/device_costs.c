@@ -105,8 +105,8 @@ static tm_status make_pools(void) {
   uint64_t threshold = UINT64_MAX;
   TM_TRY_CUDA(cudaDeviceGetDefaultMemPool(&contenders[1].pool, 0));
   TM_TRY_CUDA(cudaMemPoolCreate(&contenders[2].pool, &properties));
-  TM_TRY_CUDA(cudaMemPoolSetAttribute(contenders[2].pool, cudaMemPoolAttrReleaseThreshold,
-                                      &threshold));
+  TM_TRY_CUDA(
+      cudaMemPoolSetAttribute(contenders[2].pool, cudaMemPoolAttrReleaseThreshold, &threshold));
   return TM_OK;
 }
 
@@ -359,7 +359,7 @@ enum { LAYERS = 32, TENSORS = 12, TOKENS = 64 };
 
 // Activations of a layer of a decoder of 4096 channels; all are live together at its end.
 static tm_status run_layer(int64_t tokens) {
-  static const int64_t widths[TENSORS] = {4096, 6144, 4096, 1024, 1024,  4096,
+  static const int64_t widths[TENSORS] = {4096, 6144, 4096, 1024,  1024,  4096,
                                           4096, 4096, 4096, 14336, 14336, 4096};
   tm_tensor tensors[TENSORS];
   int made = 0;
@@ -396,8 +396,8 @@ static tm_status compare_steps(void) {
     }
     const double ns = median(samples);
     if (c == RAW) base = ns;
-    printf("%-16s %14.1f %10.1f %8.4fx\n", contenders[c].name, ns / 1000,
-           ns / (LAYERS * TENSORS), ns / base);
+    printf("%-16s %14.1f %10.1f %8.4fx\n", contenders[c].name, ns / 1000, ns / (LAYERS * TENSORS),
+           ns / base);
     TM_TRY(tm_allocator_trim(contenders[c].allocator, 0));
   }
   return TM_OK;

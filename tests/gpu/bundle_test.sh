@@ -109,6 +109,7 @@ plant exits <<< 'exit 1'
 plant crashes <<< 'kill -SEGV $$'
 plant hangs <<< 'sleep 60'
 plant is_skipped <<< 'echo "skipped: not here"'
+plant ends_midway <<< 'echo "skipped: a case"; exit 3'
 expect 1 "0 passed, 1 failed, 0 skipped" "$planted" "${flags[@]}" exits
 and_says "FAILED tests/planted/exits: exit status 1"
 expect 1 "0 passed, 1 failed, 0 skipped" "$planted" "${flags[@]}" crashes
@@ -119,16 +120,23 @@ expect 1 "0 passed, 0 failed, 1 skipped" "$planted" "${flags[@]}" is_skipped
 and_says "FAILED nothing passed"
 expect 1 "4 passed, 2 failed, 1 skipped" "$planted" "${flags[@]}" exits crashes is_skipped planted_passing
 
+expect 1 "0 passed, 1 failed, 0 skipped" "$planted" "${flags[@]}" ends_midway
+and_says "FAILED tests/planted/ends_midway: exit status 3"
+
 # Some run together, those that are marked one by one and after them.
 grep -qx 'tests/tools/replay_test alone' "$bundle/test_programs" || { echo "replay_test is not alone"; failed=1; }
-plant is_alone alone <<< 'touch alone; [[ $(cat running | wc -l) == 2 && ! -e busy ]] && mkdir busy && sleep 0.5 && rmdir busy'
+plant is_alone alone << 'END'
+touch alone
+[[ $(wc -l < running) == 2 ]] && mkdir busy && sleep 0.5 && rmdir busy
+END
 plant is_alone_too alone < <(tail -n +2 "$planted/tests/planted/is_alone")
 for name in meets_b meets_a; do  # each waits for the other
-  plant "$name" <<< '
-    echo "$0" >> running
-    until [[ $(wc -l < running) == 2 ]]; do sleep 0.05; done
-    sleep 0.5
-    [[ ! -e alone ]]'
+  plant "$name" << 'END'
+echo "$0" >> running
+until [[ $(wc -l < running) == 2 ]]; do sleep 0.05; done
+sleep 0.5
+[[ ! -e alone ]]
+END
 done
 expect 0 "4 passed, 0 failed, 0 skipped" "$planted" "${flags[@]}" --jobs 4 'planted/meets_*' 'planted/is_alone*'
 and_says "tests/planted/is_alone_too"

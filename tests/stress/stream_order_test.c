@@ -4,7 +4,8 @@
 //
 //   stream_order_test [ROUNDS]
 //
-// Plain: what is checked is data, on cudasim and on a GPU; under ThreadSanitizer cudasim finds more.
+// Plain: what is checked is data, on cudasim and on a GPU; under ThreadSanitizer cudasim finds
+// more.
 
 #include <cuda_runtime_api.h>
 #include <stdio.h>
@@ -37,7 +38,9 @@ static void ok(cudaError_t code) { TM_CHECK_EQ(code, cudaSuccess); }
 
 static size_t below(size_t bound) { return test_random_below(&random_numbers, bound); }
 
-static void sleep_a_little(void* microseconds) { (void)usleep((useconds_t)(uintptr_t)microseconds); }
+static void sleep_a_little(void* microseconds) {
+  (void)usleep((useconds_t)(uintptr_t)microseconds);
+}
 
 static void maybe_hold_up(tm_stream* stream) {
   if (below(2) == 0) return;

@@ -10,6 +10,7 @@
 #include "tests/support/machine.h"
 #include "tm/alloc/bookkeeping.h"
 #include "tm/alloc/callback.h"
+#include "tm/alloc/device.h"
 #include "tm/alloc/pinned.h"
 
 enum { NTH_LIMIT = 10000, CUDA_CALLS = 8, DEVICES = 2 };
@@ -52,10 +53,23 @@ typedef struct holdings {
   uint64_t pinned_bytes;
 } holdings;
 
+static void wait_for_devices(void) {
+  int devices = 0;
+  (void)cudaGetDeviceCount(&devices);
+  for (int i = 0; i < devices && i < DEVICES; i++) {
+    (void)!tm_device_sync(i);
+  }
+}
+
 static holdings count_holdings(void) {
   empty_caches();
   tm_allocator_stats pinned;
   cr_assert(tm_allocator_get_stats(tm_pinned_allocator(), &pinned) == TM_OK);
+  if (pinned.reserved_bytes > 0) {  // a stream may still have it
+    wait_for_devices();
+    empty_caches();
+    cr_assert(tm_allocator_get_stats(tm_pinned_allocator(), &pinned) == TM_OK);
+  }
   holdings result = {.bookkeeping = tm_bookkeeping_live(), .pinned_bytes = pinned.reserved_bytes};
   int devices = 0;
   (void)cudaGetDeviceCount(&devices);

@@ -20,6 +20,10 @@ void machine_skip(const char* reason);
 // Skips the calling Criterion test, with the driver's reason, unless there are so many devices.
 void machine_require_devices(int32_t count);
 
+// Skips the calling Criterion test under compute-sanitizer, which lets calls wait that otherwise do
+// not: a test that holds a stream up meanwhile would never end.
+void machine_require_calls_that_do_not_wait(void);
+
 // Makes `count` calls of the runtime's `function` fail with `error`, from the `nth` on (1: the next
 // one); a count of 0: all. Skips the test on a real machine.
 void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error);

@@ -1,10 +1,18 @@
 #include "tests/support/machine.h"
 
+#include <stdlib.h>
+
 bool machine_is_simulated(void) { return false; }
 
 void machine_configure(int devices, const char* memory) {
   (void)devices;
   (void)memory;
+}
+
+void machine_require_calls_that_do_not_wait(void) {
+  if (getenv("TM_COMPUTE_SANITIZER")) {
+    machine_skip("compute-sanitizer lets calls wait that otherwise do not");
+  }
 }
 
 void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error) {

@@ -317,6 +317,7 @@ Test(copy_device, a_use_that_cannot_be_recorded_leaves_the_destination_as_it_was
 
 // The same for a device block of the pool, whose next owner writes on the pool's stream.
 Test(copy_device, a_device_block_is_not_reused_under_a_copy_of_another_stream) {
+  machine_require_calls_that_do_not_wait();
   tm_auto_stream other = tm_stream_create(0, 0);
   gate held;
   WITH_ALL() {

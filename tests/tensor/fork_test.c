@@ -191,6 +191,7 @@ Test(fork, a_child_has_no_device_and_lets_go_of_all_it_inherited) {
 
 Test(fork, a_child_of_a_process_that_used_no_device_has_its_own) {
   if (UNDER_TSAN) machine_skip("ThreadSanitizer lets no forked child start threads");
+  machine_require_calls_that_do_not_wait();  // of the child
   machine_configure(1, "256MiB");
   const pid_t child = fork();
   cr_assert(child >= 0);

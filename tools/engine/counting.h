@@ -38,8 +38,8 @@ uint64_t counting_granule_bytes(tm_allocator* allocator);
 // Starts a new period for counting_recent_peak.
 void counting_restart_peak(tm_allocator* allocator);
 
-// From now on calls `hook` whenever more is live than ever since this call; NULL: nobody. Set again,
-// it starts anew. Nobody else uses the allocator meanwhile.
+// From now on calls `hook` whenever more is live than ever since this call; NULL: nobody. Set
+// again, it starts anew. Nobody else uses the allocator meanwhile.
 void counting_on_new_peak(tm_allocator* allocator, void (*hook)(void));
 
 #endif  // ENGINE_COUNTING_H_
