@@ -2,10 +2,11 @@
 // the first is queued.
 //
 // CUDA orders none of them, so a program must not count on any order: here it is another one with
-// every call, and the same in every run.
+// every call, and the same in every run (of the seed, where the schedule is random).
 
 #include <stddef.h>
 
+#include "cudasim/choice.h"
 #include "cudasim/copy.h"
 #include "cudasim/runtime.h"
 
@@ -116,6 +117,7 @@ static order next_order(size_t count) {
   static uint64_t calls;  // guarded by the runtime's lock
   uint64_t mixed = ++calls * 0x9e3779b97f4a7c15u;
   mixed ^= mixed >> 29;
+  if (sim_options()->schedule == SCHEDULE_RANDOM) mixed = sim_choice_bits();
   order o = {.next = mixed % count, .step = (mixed >> 32) % count};
   while (common_divisor(o.step, count) != 1) o.step = (o.step + 1) % count;
   return o;

@@ -181,8 +181,13 @@ static cudaError_t query(cudaEvent_t handle) {
   if (!e) return cudaErrorInvalidResourceHandle;
   if (e->device->broken) return e->device->broken;
   cudaError_t error = check_asking(e);
-  if (error) return error;
-  return is_done(e) ? cudaSuccess : cudaErrorNotReady;
+  if (error || !e->stream) return error;
+  const device* d = e->device;
+  stream* s = e->stream;
+  uint64_t position = e->position;
+  sim_scheduler_ask(s, position);  // the event may be destroyed meanwhile
+  if (d->broken) return d->broken;
+  return stream_is_done(s, position) ? cudaSuccess : cudaErrorNotReady;
 }
 
 static cudaError_t synchronize(cudaEvent_t handle) {

@@ -2,9 +2,12 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "cudasim/ticks.h"
 
 #define SMALLEST_MEMORY ((uint64_t)2 << 20)
 #define LARGEST_MEMORY ((uint64_t)4 << 40)
@@ -79,13 +82,50 @@ static bool read_memory(const char* asked, uint64_t* out) {
   return *rest == '\0' || complain("CUDASIM_MEMORY", text, allowed);
 }
 
-static bool read_schedule(const char* asked, schedule* out) {
+//===-- Schedules -----------------------------------------------------------------------------===//
+
+static uint64_t seed_of_clock;
+
+static void draw_seed(void) {
+  seed_of_clock = ticks_ns_now() % 1000000000;  // short enough to be typed
+  fprintf(stderr, "cudasim: CUDASIM_SCHEDULE=random:%llu\n", (unsigned long long)seed_of_clock);
+}
+
+// The process has one seed of its own, so that what was printed once repeats all its machines.
+static uint64_t own_seed(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, draw_seed);
+  return seed_of_clock;
+}
+
+static bool read_seed(const char* text, uint64_t* out) {
+  if (!isdigit((unsigned char)*text)) return false;
+  char* end;
+  errno = 0;
+  *out = strtoull(text, &end, 10);
+  return !errno && *end == '\0';
+}
+
+static bool read_schedule(const char* asked, schedule* out, uint64_t* seed) {
+  static const char with_seed[] = "random:";
   const char* text = text_of(asked, "CUDASIM_SCHEDULE");
   *out = SCHEDULE_THREADS;
+  *seed = 0;
   if (!text || strcmp(text, "threads") == 0) return true;
   *out = SCHEDULE_EAGER;
-  return strcmp(text, "eager") == 0 || complain("CUDASIM_SCHEDULE", text, "threads, eager");
+  if (strcmp(text, "eager") == 0) return true;
+  *out = SCHEDULE_RANDOM;
+  if (strcmp(text, "random") == 0) {
+    *seed = own_seed();
+    return true;
+  }
+  size_t length = strlen(with_seed);
+  if (strncmp(text, with_seed, length) == 0 && read_seed(text + length, seed)) return true;
+  return complain("CUDASIM_SCHEDULE", text,
+                  "threads, eager, random, random:SEED with a number from 0 to 2^64 - 1");
 }
+
+//===-- All -----------------------------------------------------------------------------------===//
 
 static bool read_switch(cudasim_switch asked, const char* name, bool otherwise, bool* out) {
   *out = asked == CUDASIM_DEFAULT ? otherwise : asked == CUDASIM_ON;
@@ -98,7 +138,7 @@ static bool read_switch(cudasim_switch asked, const char* name, bool otherwise, 
 bool sim_options_resolve(const cudasim_options* asked, options* out) {
   bool is_good = read_devices(asked->devices, &out->devices);
   is_good &= read_memory(asked->memory, out->memory);
-  is_good &= read_schedule(asked->schedule, &out->schedule);
+  is_good &= read_schedule(asked->schedule, &out->schedule, &out->seed);
   is_good &= read_switch(asked->protect, "CUDASIM_PROTECT", true, &out->protect);
   is_good &= read_switch(asked->verbose, "CUDASIM_VERBOSE", false, &out->verbose);
   return is_good;

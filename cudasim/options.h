@@ -12,6 +12,7 @@ typedef struct options {
   int devices;
   uint64_t memory[CUDASIM_MAX_DEVICES];  // bytes
   schedule schedule;
+  uint64_t seed;  // of the schedule `random`
   bool protect;
   bool verbose;
 } options;

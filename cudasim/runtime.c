@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cudasim/choice.h"
 #include "cudasim/event.h"
 #include "cudasim/fault.h"
 #include "cudasim/graph_exec.h"
@@ -138,6 +139,7 @@ static gate make(void) {
   } else {
     is_good = sim_options_resolve(&(cudasim_options){0}, &state.options);
   }
+  sim_choice_begin(state.options.seed);
   atomic_fetch_add(&state.machine, 1);
   return is_good && hook_process() ? GATE_OPEN : GATE_BROKEN;
 }

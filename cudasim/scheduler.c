@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stddef.h>
 
+#include "cudasim/choice.h"
 #include "cudasim/device.h"
 #include "cudasim/event.h"
 #include "cudasim/kernel.h"
@@ -33,7 +34,8 @@ static struct {
   unsigned workers;       // threads
   unsigned copies;        // ops other than host functions being run
   pthread_cond_t change;  // one of the two went down, while stopping
-} state = {.change = PTHREAD_COND_INITIALIZER};
+  pthread_cond_t news;  // in random mode: something is ready, or somebody need not wait any longer
+} state = {.change = PTHREAD_COND_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
 
 //===-- Engines -------------------------------------------------------------------------------===//
 
@@ -46,6 +48,8 @@ engine* sim_engine_of(int id, engine_kind kind) {
 }
 
 static bool is_eager(void) { return sim_options()->schedule == SCHEDULE_EAGER; }
+
+static bool is_random(void) { return sim_options()->schedule == SCHEDULE_RANDOM; }
 
 static engine* engine_of(const stream* s) {
   if (is_eager()) return &state.eager;
@@ -98,7 +102,7 @@ static void wake_host(stream* s) {
     if (stream_is_done(s, w->position)) {
       *link = w->next;
       w->is_done = true;
-      pthread_cond_signal(w->wake);
+      pthread_cond_broadcast(w->wake);  // in random mode, all share one
     } else {
       link = &w->next;
     }
@@ -134,8 +138,13 @@ static void call_worker(engine* e) {
 }
 
 static void make_ready(stream* s) {
-  engine* e = engine_of(s);
   s->state = STREAM_READY;
+  if (is_random()) {
+    sim_choice_offer(s);
+    pthread_cond_broadcast(&state.news);
+    return;
+  }
+  engine* e = engine_of(s);
   engine_push(e, s);
   if (!is_eager() && !state.is_quiet) call_worker(e);
 }
@@ -182,12 +191,8 @@ static void advance(stream* s) {
 
 //===-- Running -------------------------------------------------------------------------------===//
 
-// Runs the first op of the first stream. A broken device completes its work without doing it.
-static bool run_next(engine* e) {
-  stream* s = engine_pop(e);
-  if (!s) return false;
-  s->state = STREAM_RUNNING;
-  if (e->occupied && e->may_block) call_worker(e);
+// Runs the first op of `s`. A broken device completes its work without doing it.
+static void run_first(stream* s) {
   const op* o = s->first;
   bool is_copy = o->kind != OP_HOST;
   if (!s->device->broken) {
@@ -202,6 +207,15 @@ static bool run_next(engine* e) {
   }
   complete_first(s);
   advance(s);
+}
+
+// Runs the first op of the first stream.
+static bool run_next(engine* e) {
+  stream* s = engine_pop(e);
+  if (!s) return false;
+  s->state = STREAM_RUNNING;
+  if (e->occupied && e->may_block) call_worker(e);
+  run_first(s);
   return true;
 }
 
@@ -259,13 +273,76 @@ static void start_worker(engine* e, void* (*work)(void* argument)) {
   ++state.workers;
 }
 
+//===-- Choosing ------------------------------------------------------------------------------===//
+
+static bool run_chosen(void) {
+  stream* s = sim_choice_take();
+  if (!s) return false;
+  s->state = STREAM_RUNNING;
+  run_first(s);
+  return true;
+}
+
+static void run_some(void) {
+  for (uint32_t ops = sim_choice_ops(); ops && run_chosen(); --ops) {
+  }
+}
+
+// Runs what `s` needs next, unless another thread is at it.
+static void run_towards(stream* s) {
+  while (s->state == STREAM_WAITING) s = s->first->wait.target;
+  if (s->state != STREAM_READY) return;
+  sim_choice_take_this(s);
+  s->state = STREAM_RUNNING;
+  run_first(s);
+}
+
+void sim_scheduler_ask(stream* s, uint64_t position) {
+  if (!is_random() || stream_is_done(s, position)) return;
+  sim_choice_turn();
+  switch (sim_choice_below(4)) {
+    case 0:
+      run_some();
+      break;
+    case 1:
+      run_towards(s);
+      break;
+    default:
+      break;
+  }
+}
+
+void sim_scheduler_pass(void) {
+  if (is_random() && sim_choice_below(2)) run_some();
+}
+
+// What nobody has waited for when the process ends may be done or not. Functions of the program are
+// not called any more: what they need may be gone.
+static void run_last(void) {
+  if (sim_thread()->in_host_function || sim_choice_below(2)) return;
+  for (uint32_t ops = sim_choice_ops(); ops; --ops) {
+    stream* s = sim_choice_take();
+    if (!s) return;
+    if (s->first->kind == OP_HOST || s->first->kind == OP_KERNEL) {
+      sim_choice_offer(s);
+      continue;
+    }
+    s->state = STREAM_RUNNING;
+    run_first(s);
+  }
+}
+
+//===-- Helping and stopping ------------------------------------------------------------------===//
+
 // Runs one thing that a waiting thread of the program may run.
 static bool help(device* d) {
+  if (is_random()) return run_chosen();
   if (is_eager()) return run_next(&state.eager);
   return run_next(d->copies) || (!d->host_functions->workers && run_next(d->host_functions));
 }
 
 void sim_scheduler_stop(bool all) {
+  if (!all && is_random()) run_last();
   state.is_stopping = true;
   for (int i = 0; i < sim_device_count(); ++i) {
     pthread_cond_broadcast(&sim_engine_of(i, ENGINE_COPIES)->wake);
@@ -314,6 +391,7 @@ static void queue(stream* s, op* o, bool soon) {
 void sim_scheduler_queue(stream* s, op* o) { queue(s, o, false); }
 
 void sim_scheduler_settle(stream* s, uint64_t position) {
+  if (is_random() && sim_choice_is_occasion()) run_some();
   if (!is_eager()) return;
   drain();
   sim_scheduler_wait(s, position);
@@ -328,8 +406,10 @@ void sim_scheduler_submit(stream* s, op* o, bool soon) {
 
 void sim_scheduler_wait(stream* s, uint64_t position) {
   if (stream_is_done(s, position)) return;
+  if (is_random()) sim_choice_turn();
   device* d = s->device;
-  waiter w = {.next = s->host_waiters, .position = position, .wake = &sim_thread()->wake};
+  pthread_cond_t* wake = is_random() ? &state.news : &sim_thread()->wake;
+  waiter w = {.next = s->host_waiters, .position = position, .wake = wake};
   s->host_waiters = &w;
   while (!w.is_done) {
     if (!help(d)) sim_wait(w.wake);

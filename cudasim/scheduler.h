@@ -8,6 +8,10 @@
 //
 // `eager`: the submitting thread runs what it submits, before its call returns.
 //
+// `random`: what is ready stays so until a thread of the program waits; that one then runs one
+// after the other of all that is ready on any device, as the seed chooses, until it need not wait
+// any longer. Where it need not wait at all, it may run some as well. There are no workers.
+//
 // Guarded by the runtime's lock, which is released while an op runs and while the host waits.
 #ifndef CUDASIM_SCHEDULER_H_
 #define CUDASIM_SCHEDULER_H_
@@ -38,6 +42,7 @@ typedef struct engine {
 typedef enum schedule {
   SCHEDULE_THREADS,
   SCHEDULE_EAGER,
+  SCHEDULE_RANDOM,
 } schedule;
 
 // The two engines of a device. They stay when the device is closed: a worker may rest there.
@@ -56,12 +61,20 @@ bool sim_scheduler_make_room(stream* s);
 void sim_scheduler_submit(stream* s, op* o, bool soon);
 
 // The same for several ops that are queued at once: eagerly, nothing is done before
-// sim_scheduler_settle, which does all that is ready and waits for `position` of `s`.
+// sim_scheduler_settle, which does all that is ready and waits for `position` of `s`. Randomly, it
+// does some of what is ready, or nothing.
 void sim_scheduler_queue(stream* s, op* o);
 void sim_scheduler_settle(stream* s, uint64_t position);
 
 // Waits until `s` has completed `position`.
 void sim_scheduler_wait(stream* s, uint64_t position);
+
+// The program asks whether `s` has completed `position`: randomly, something may be done before it
+// is answered, without the lock. Who asks again and again gets there.
+void sim_scheduler_ask(stream* s, uint64_t position);
+
+// Something that does not wait, but could be taken for it: randomly, something may be done.
+void sim_scheduler_pass(void);
 
 // Ends the workers and waits for them; those in a host function are waited for only if `all`.
 void sim_scheduler_stop(bool all);

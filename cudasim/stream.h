@@ -54,6 +54,7 @@ typedef struct stream {
   uint32_t queued;  // ops
   stream_state state;
   struct stream* next_ready;
+  uint64_t lot;  // of the schedule `random`: who goes first; 0: not drawn yet
   struct stream* next_to_advance;
   struct stream* waiters;  // streams whose first op waits for this one
   struct stream* next_waiter;

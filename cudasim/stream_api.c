@@ -24,6 +24,7 @@ static cudaError_t destroy(cudaStream_t handle) {
   stream* s = sim_handle_object(HANDLE_STREAM, handle);
   if (!s) return cudaErrorInvalidResourceHandle;
   sim_stream_close(s);
+  sim_scheduler_pass();
   return cudaSuccess;
 }
 
@@ -48,7 +49,11 @@ static cudaError_t query(device* current, cudaStream_t handle) {
   // To ask the legacy stream is to ask all that it is behind.
   if (!error && s == s->device->legacy) error = sim_stream_enter(s);
   if (error) return error;
-  return stream_is_done(s, s->submitted) ? cudaSuccess : cudaErrorNotReady;
+  device* d = s->device;
+  uint64_t position = s->submitted;
+  sim_scheduler_ask(s, position);  // the stream may be destroyed meanwhile
+  if (d->broken) return d->broken;
+  return stream_is_done(s, position) ? cudaSuccess : cudaErrorNotReady;
 }
 
 static cudaError_t synchronize(device* current, cudaStream_t handle) {

@@ -29,7 +29,8 @@ typedef struct cudasim_options {
   int devices;             // number of devices, 1 to CUDASIM_MAX_DEVICES; CUDASIM_DEVICES; 1
   const char* memory;      // "20GiB", "512MiB", bytes, or one for each device with commas between:
                            // the last holds for all further ones; CUDASIM_MEMORY; "80GiB"
-  const char* schedule;    // "threads" or "eager"; CUDASIM_SCHEDULE; "threads"
+  const char* schedule;    // "threads", "eager", "random:SEED", or "random" with a seed from the
+                           // clock, which stderr says; CUDASIM_SCHEDULE; "threads"
   cudasim_switch protect;  // device memory is out of the host's reach; CUDASIM_PROTECT; on
   cudasim_switch verbose;  // refused calls say why on stderr; CUDASIM_VERBOSE; off
 } cudasim_options;

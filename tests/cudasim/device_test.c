@@ -123,15 +123,37 @@ SIM_TEST(device, synchronize_waits_for_all_streams) {
 
 Test(configuration, what_is_not_allowed_is_refused) {
   const cudasim_options wrong[] = {
-      {.devices = 65},         {.devices = -1},          {.memory = "80GB"},
-      {.memory = "1MiB"},      {.memory = "5TiB"},       {.memory = "1GiB,"},
-      {.memory = "1GiB 2GiB"}, {.memory = "-1"},         {.memory = "99999999999999999999"},
-      {.schedule = "eagerly"}, {.schedule = "threads "}, {.memory = "GiB"},
+      {.devices = 65},
+      {.devices = -1},
+      {.memory = "80GB"},
+      {.memory = "1MiB"},
+      {.memory = "5TiB"},
+      {.memory = "1GiB,"},
+      {.memory = "1GiB 2GiB"},
+      {.memory = "-1"},
+      {.memory = "99999999999999999999"},
+      {.schedule = "eagerly"},
+      {.schedule = "threads "},
+      {.memory = "GiB"},
+      {.schedule = "random "},
+      {.schedule = "random:"},
+      {.schedule = "random:-1"},
+      {.schedule = "random:x"},
+      {.schedule = "random:1 "},
+      {.schedule = "random:1,2"},
+      {.schedule = "random:18446744073709551616"},
+      {.schedule = "random: 1"},
   };
   for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); ++i) {
     REFUSED(cudasim_configure(&wrong[i]), cudaErrorInvalidValue);
   }
   OK(cudasim_configure(NULL));
+}
+
+Test(configuration, seeds_have_64_bits) {
+  OK(cudasim_configure(&(cudasim_options){.schedule = "random:0"}));
+  OK(cudasim_configure(&(cudasim_options){.schedule = "random:007"}));
+  OK(cudasim_configure(&(cudasim_options){.schedule = "random:18446744073709551615"}));
 }
 
 Test(configuration, comes_too_late_once_there_is_a_machine) {
@@ -160,7 +182,7 @@ Test(configuration, environment_is_read) {
 }
 
 Test(configuration, wrong_environment_fails_every_call) {
-  setenv("CUDASIM_SCHEDULE", "random", 1);
+  setenv("CUDASIM_SCHEDULE", "randomly", 1);
   int count = -1;
   REFUSED(cudaGetDeviceCount(&count), cudaErrorInitializationError);
   void* p = NULL;

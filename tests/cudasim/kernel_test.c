@@ -63,6 +63,7 @@ static int* new_numbers(void) {
   int* p = new_memory();
   for (int i = 0; i < COUNT; ++i) numbers[i] = i;
   OK(cudaMemcpy(p, numbers, sizeof(numbers), cudaMemcpyHostToDevice));
+  OK(cudaDeviceSynchronize());  // the copy only waits until it has read its source
   return p;
 }
 

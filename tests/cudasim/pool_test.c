@@ -364,6 +364,8 @@ Test(reuse, of_one_stream_is_the_same_under_every_schedule) {
   uint64_t eager = trace_of_one_stream("eager");
   cr_expect(eq(u64, trace_of_one_stream("threads"), eager));
   cr_expect(eq(u64, trace_of_one_stream("threads"), eager));
+  cr_expect(eq(u64, trace_of_one_stream("random:1"), eager));
+  cr_expect(eq(u64, trace_of_one_stream("random:2"), eager));
 }
 
 //===-- Properties ----------------------------------------------------------------------------===//

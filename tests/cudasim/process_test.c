@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -163,6 +164,105 @@ static void exit_from_a_host_function(void) {
   EXPECT(!"the host function ended the process");
 }
 
+static void make_random(unsigned seed) {
+  char schedule[32];
+  snprintf(schedule, sizeof(schedule), "random:%u", seed);
+  EXPECT(cudasim_configure(&(cudasim_options){.schedule = schedule}) == cudaSuccess);
+}
+
+// What is left of a process: the bytes that were copied, and whether a host function was called.
+typedef struct estate {
+  unsigned char bytes[100];
+  bool is_called;
+} estate;
+
+static void note_call(void* argument) { ((estate*)argument)->is_called = true; }
+
+static void leave_work(estate* e, unsigned seed) {
+  cudaStream_t copies;
+  cudaStream_t calls;
+  void* p;
+  make_random(seed);
+  EXPECT(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking) == cudaSuccess);
+  EXPECT(cudaStreamCreateWithFlags(&calls, cudaStreamNonBlocking) == cudaSuccess);
+  EXPECT(cudaHostRegister(e, sizeof(*e), 0) == cudaSuccess);
+  EXPECT(cudaMalloc(&p, 1) == cudaSuccess);
+  EXPECT(cudaMemset(p, 1, 1) == cudaSuccess);
+  EXPECT(cudaDeviceSynchronize() == cudaSuccess);
+  for (size_t i = 0; i < sizeof(e->bytes); ++i) {
+    EXPECT(cudaMemcpyAsync(&e->bytes[i], p, 1, cudaMemcpyDeviceToHost, copies) == cudaSuccess);
+  }
+  e->is_called = false;
+  EXPECT(cudaLaunchHostFunc(calls, note_call, e) == cudaSuccess);
+  exit(0);
+}
+
+// Of the copies that nobody has waited for, some seeds do none, some do some.
+static void a_random_end_does_what_it_likes(void) {
+  size_t size = sizeof(estate);
+  estate* e = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  EXPECT(e != MAP_FAILED);
+  int none = 0;
+  int some = 0;
+  for (unsigned seed = 0; seed < 50; ++seed) {
+    memset(e, 0, size);
+    pid_t child = fork();
+    if (child == 0) leave_work(e, seed);
+    EXPECT(ended_well(child));
+    if (e->bytes[0]) ++some;
+    if (!e->bytes[0]) ++none;
+    EXPECT(!e->bytes[sizeof(e->bytes) - 1] || e->bytes[0]);
+  }
+  EXPECT(none > 0 && some > 0);
+}
+
+static void exit_randomly_with_host_functions_queued(void) {
+  make_random(3);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT(cudaLaunchHostFunc(cudaStreamPerThread, nap_300_ms, NULL) == cudaSuccess);
+  }
+  exit(0);
+}
+
+static void exit_from_a_host_function_that_is_run_randomly(void) {
+  make_random(3);
+  EXPECT(cudaLaunchHostFunc(cudaStreamPerThread, call_exit, NULL) == cudaSuccess);
+  (void)cudaStreamSynchronize(cudaStreamPerThread);
+  EXPECT(!"the host function ended the process");
+}
+
+//===-- Seeds ---------------------------------------------------------------------------------===//
+
+static void make_machines_without_a_seed(int output) {
+  EXPECT(dup2(output, STDERR_FILENO) == STDERR_FILENO);
+  setenv("CUDASIM_SCHEDULE", "random", 1);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT(cudaFree(NULL) == cudaSuccess);
+    cudasim_reset();
+  }
+  EXPECT(cudasim_configure(&(cudasim_options){.schedule = "random"}) == cudaSuccess);
+  exit(0);
+}
+
+static void a_seed_of_the_clock_is_said_once(void) {
+  int ends[2];
+  EXPECT(pipe(ends) == 0);
+  pid_t child = fork();
+  if (child == 0) make_machines_without_a_seed(ends[1]);
+  close(ends[1]);
+  char text[256] = {0};
+  ssize_t length = 0;
+  for (ssize_t more = 1; more > 0; length += more) {
+    more = read(ends[0], text + length, sizeof(text) - 1 - (size_t)length);
+  }
+  EXPECT(ended_well(child));
+  const char* seed = strstr(text, "cudasim: CUDASIM_SCHEDULE=random:");
+  EXPECT(seed == text);
+  const char* digits = strrchr(text, ':') + 1;
+  size_t count = strspn(digits, "0123456789");
+  EXPECT(count > 0 && strcmp(digits + count, "\n") == 0);
+}
+
 //===-- Threads -------------------------------------------------------------------------------===//
 
 static int count_threads(void) {
@@ -208,6 +308,20 @@ static void eager_has_no_thread_at_all(void) {
   EXPECT(count_threads() == before);
 }
 
+static void random_has_no_thread_at_all(void) {
+  int before = count_threads();
+  void* p;
+  cudaStream_t stream;
+  make_random(1);
+  EXPECT(cudaMalloc(&p, 1 << 20) == cudaSuccess);
+  EXPECT(cudaStreamCreate(&stream) == cudaSuccess);
+  for (int i = 0; i < 100; ++i) EXPECT(cudaMemsetAsync(p, 0, 1 << 20, stream) == cudaSuccess);
+  EXPECT(cudaLaunchHostFunc(stream, nap_300_ms, NULL) == cudaSuccess);
+  EXPECT(count_threads() == before);
+  EXPECT(cudaStreamSynchronize(stream) == cudaSuccess);
+  EXPECT(count_threads() == before);
+}
+
 //===-- Cases ---------------------------------------------------------------------------------===//
 
 typedef struct test_case {
@@ -227,8 +341,13 @@ static const test_case cases[] = {
     CASE(exit_with_copies_pending),
     CASE(exit_with_a_host_function_running),
     CASE(exit_from_a_host_function),
+    CASE(a_random_end_does_what_it_likes),
+    CASE(exit_randomly_with_host_functions_queued),
+    CASE(exit_from_a_host_function_that_is_run_randomly),
+    CASE(a_seed_of_the_clock_is_said_once),
     CASE(an_idle_device_has_no_thread),
     CASE(eager_has_no_thread_at_all),
+    CASE(random_has_no_thread_at_all),
 };
 
 static bool run(const test_case* c) {

@@ -1,5 +1,7 @@
-// Thousands of random programs under every schedule.
+// Thousands of random programs under every schedule. Under `random`, the seed of a program is that
+// of its machine as well.
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,20 +16,49 @@ static int is_empty(int device) {
   return free == total;
 }
 
-static int run_with(const char* schedule, const sequence_options* o, unsigned first,
-                    unsigned last) {
+static bool make_machine(const char* schedule, const sequence_options* o) {
   const cudasim_options machine = {.devices = o->devices, .memory = "1GiB", .schedule = schedule};
-  if (cudasim_configure(&machine)) return 1;
-  int failed = 0;
-  for (unsigned seed = first; seed < last; ++seed) failed += !run_sequence(seed, o);
+  return cudasim_configure(&machine) == cudaSuccess;
+}
+
+static int count_leaking(const sequence_options* o, const char* schedule) {
+  int leaking = 0;
   for (int device = 0; device < o->devices; ++device) {
     if (is_empty(device)) continue;
-    fprintf(stderr, "device %d has not got all its memory back\n", device);
-    ++failed;
+    fprintf(stderr, "%s: device %d has not got all its memory back\n", schedule, device);
+    ++leaking;
   }
-  cudasim_reset();
+  return leaking;
+}
+
+static void report(const char* schedule, const sequence_options* o, unsigned first, unsigned last,
+                   int failed) {
   printf("%s, %d devices, %d streams, %d steps, seeds %u to %u: %d failed\n", schedule, o->devices,
          o->streams, o->steps, first, last - 1, failed);
+}
+
+static int run_with(const char* schedule, const sequence_options* o, unsigned first,
+                    unsigned last) {
+  if (!make_machine(schedule, o)) return 1;
+  int failed = 0;
+  for (unsigned seed = first; seed < last; ++seed) failed += !run_sequence(seed, o);
+  failed += count_leaking(o, schedule);
+  cudasim_reset();
+  report(schedule, o, first, last, failed);
+  return failed;
+}
+
+static int run_randomly(const sequence_options* o, unsigned first, unsigned last) {
+  int failed = 0;
+  for (unsigned seed = first; seed < last; ++seed) {
+    char schedule[32];
+    snprintf(schedule, sizeof(schedule), "random:%u", seed);
+    if (!make_machine(schedule, o)) return 1;
+    failed += !run_sequence(seed, o);
+    failed += count_leaking(o, schedule);
+    cudasim_reset();
+  }
+  report("random", o, first, last, failed);
   return failed;
 }
 
@@ -40,6 +71,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 4; ++i) {
     failed += run_with("eager", &kinds[i], first, first + count);
     failed += run_with("threads", &kinds[i], first, first + count);
+    failed += run_randomly(&kinds[i], first, first + count);
   }
   return failed != 0;
 }

@@ -1,4 +1,4 @@
-// What calls cost: nanoseconds for one, or for a pair, on an idle machine and under both schedules.
+// What calls cost: nanoseconds for one, or for a pair, on an idle machine and under every schedule.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -136,5 +136,6 @@ static void measure_all(const char* schedule) {
 int main(void) {
   measure_all("eager");
   measure_all("threads");
+  measure_all("random:1");
   return 0;
 }

@@ -107,8 +107,8 @@ static long run_shared(void) {
 int main(int argc, char** argv) {
   if (argc > 1) rounds = (unsigned)strtoul(argv[1], NULL, 10);
   long failed = 0;
-  static const char* const schedules[] = {"threads", "eager"};
-  for (int i = 0; i < 2; ++i) {
+  static const char* const schedules[] = {"threads", "eager", "random:1"};
+  for (int i = 0; i < 3; ++i) {
     const cudasim_options machine = {
         .devices = DEVICES, .memory = "1GiB", .schedule = schedules[i]};
     if (cudasim_configure(&machine)) return 1;

@@ -16,18 +16,21 @@
 #define MIB ((size_t)1 << 20)
 #define GIB ((size_t)1 << 30)
 
-// A test that runs twice, on a machine with one device of 1 GiB: with worker threads, and eagerly.
-#define SIM_TEST(suite, name)                               \
-  static void suite##_##name(void);                         \
-  Test(suite, name##_threads) {                             \
-    make_machine((cudasim_options){.schedule = "threads"}); \
-    suite##_##name();                                       \
-  }                                                         \
-  Test(suite, name##_eager) {                               \
-    make_machine((cudasim_options){.schedule = "eager"});   \
-    suite##_##name();                                       \
-  }                                                         \
+// A test that runs on a machine with one device of 1 GiB under each schedule: with worker threads,
+// eagerly, and randomly with two seeds.
+#define SIM_TEST(suite, name)                        \
+  static void suite##_##name(void);                  \
+  SIM_TEST_UNDER_(suite, name, threads, "threads")   \
+  SIM_TEST_UNDER_(suite, name, eager, "eager")       \
+  SIM_TEST_UNDER_(suite, name, random_1, "random:1") \
+  SIM_TEST_UNDER_(suite, name, random_2, "random:2") \
   static void suite##_##name(void)
+
+#define SIM_TEST_UNDER_(suite, name, suffix, schedule_)     \
+  Test(suite, name##_##suffix) {                            \
+    make_machine((cudasim_options){.schedule = schedule_}); \
+    suite##_##name();                                       \
+  }
 
 // A test that holds up streams, which only worker threads allow.
 #define THREADS_TEST(suite, name)                           \
