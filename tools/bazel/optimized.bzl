@@ -35,26 +35,26 @@ optimized_binary = rule(
 )
 
 def _headers_only_impl(ctx):
-    return [CcInfo(compilation_context = ctx.attr.library[CcInfo].compilation_context)]
+    return [CcInfo(compilation_context = ctx.attr.target[CcInfo].compilation_context)]
 
 headers_only = rule(
-    doc = "What `library` is compiled with, for programs that are linked with a shared library of it.",
+    doc = "What `target` is compiled with, for programs that are linked with a shared library of it.",
     implementation = _headers_only_impl,
-    attrs = {"library": attr.label(mandatory = True, providers = [CcInfo])},
+    attrs = {"target": attr.label(mandatory = True, providers = [CcInfo])},
 )
 
 def _all_objects_impl(ctx):
     objects = []
-    for linked in ctx.attr.library[CcInfo].linking_context.linker_inputs.to_list():
+    for linked in ctx.attr.target[CcInfo].linking_context.linker_inputs.to_list():
         for library in linked.libraries:
             objects += library.pic_objects
     if not objects:
-        fail("%s: %s has no position-independent objects" % (ctx.label, ctx.attr.library.label))
+        fail("%s: %s has no position-independent objects" % (ctx.label, ctx.attr.target.label))
     return [DefaultInfo(files = depset(objects))]
 
 all_objects = rule(
-    doc = "The objects of `library` and all below it, as sources of a shared library: all of them are " +
+    doc = "The objects of `target` and all below it, as sources of a shared library: all of them are " +
           "linked, not only those that something refers to.",
     implementation = _all_objects_impl,
-    attrs = {"library": attr.label(mandatory = True, providers = [CcInfo])},
+    attrs = {"target": attr.label(mandatory = True, providers = [CcInfo])},
 )
