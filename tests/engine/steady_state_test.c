@@ -177,11 +177,9 @@ static const char* azure_trace(void) {
   return path;
 }
 
-static request_trace real_requests(size_t count) {
+static request_trace real_requests(void) {
   request_trace trace;
   cr_assert(request_trace_read(azure_trace(), &trace) == TM_OK, "%s", tm_last_error()->message);
-  cr_assert(trace.count >= count);
-  trace.count = count;
   return trace;
 }
 
@@ -204,7 +202,10 @@ static engine_counts expect_steady(request_trace trace) {
                 (unsigned long long)o.heap_steps, (unsigned long long)o.upstream_steps);
   cr_expect(eq(u64, o.heap_steps, 0));
   cr_expect(eq(u64, o.upstream_steps, 0));
-  cr_expect(eq(u64, counts.requests.finished, trace.count));
+  // One of the real ones is longer than the model takes.
+  cr_expect(
+      eq(u64, counts.requests.finished + counts.requests.refused[REFUSED_POSITIONS], trace.count));
+  cr_expect(counts.requests.finished >= trace.count - 1);
   serving_deinit(&s);
   request_trace_deinit(&trace);
   return counts;
@@ -214,12 +215,12 @@ static engine_counts expect_steady(request_trace trace) {
 
 Test(steady_state, of_the_real_trace) {
   start_machine("threads", "80GiB");
-  (void)expect_steady(real_requests(REQUESTS));
+  (void)expect_steady(real_requests());
 }
 
 Test(steady_state, of_the_real_trace_on_an_eager_device) {
   start_machine("eager", "80GiB");
-  (void)expect_steady(real_requests(REQUESTS));
+  (void)expect_steady(real_requests());
 }
 
 Test(steady_state, of_requests_made_up) {
