@@ -525,8 +525,8 @@ Test(map, behaves_as_its_model) {
 // Enough that the table grows, which it does when a chain of it has ten entries.
 static tm_status fill(tm_tensor_map* map, tm_allocator* upstream) {
   for (int i = 0; i < 400; i++) {
-    char key[16];
-    snprintf(key, sizeof key, "%d", i);
+    char key[200];  // every hundredth longer than an entry has room for
+    snprintf(key, sizeof key, "%0*d", i % 100 ? 1 : 150, i);
     TM_TRY_TENSOR(tensor, tm_empty_from(upstream, TM_SHAPE(0), TM_F32));
     TM_TRY(tm_tensor_map_produce(map, key, &tensor));
   }
