@@ -20,7 +20,8 @@
 enum { nowhere = -1 };  // the device type of a context that runs no out-of-memory handler
 
 // Where to take memory from; NULL where there is nothing, where finding it takes calls, and inside
-// an out-of-memory handler: there an allocator may have to refuse, also one that the handler pushed.
+// an out-of-memory handler: there an allocator may have to refuse, also one that the handler
+// pushed.
 static inline tm_allocator* find_allocator(const tm_context* context, tm_device device,
                                            tm_allocator* allocator) {
   if (TM_UNLIKELY(context && context->failing.type != nowhere)) {
