@@ -16,8 +16,8 @@ TM_API const char* tm_version(void);
 
 // Changes its name whenever the layout of a public struct or of the thread-local does. A program
 // whose headers and library differ in it does not link.
-extern TM_API const char tm_abi_1;
-__attribute__((unused, used)) static const char* const tm_abi_ = &tm_abi_1;
+extern TM_API const char tm_abi_2;
+__attribute__((unused, used)) static const char* const tm_abi_ = &tm_abi_2;
 
 TM_EXTERN_C_END
 

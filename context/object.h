@@ -43,14 +43,14 @@ void context_init(context_object* object, captured_context* captured);
 
 void context_report_leftovers(const context_object* object, const char* event);
 
-// Copies an entry that may be of a function, a fiber or a thread that is gone. False where that is
-// certain.
 // Over the fields of a handler's entry at `entry`, whose copy is `copy`.
 static inline uintptr_t context_seal(const tm_frame* entry, const tm_frame* copy) {
   return (uintptr_t)entry * 3 + (uintptr_t)copy->value * 5 + (uintptr_t)copy->saved * 7 +
          (uintptr_t)copy->saved_on_device * 11 + copy->slots;
 }
 
+// Copies an entry that may be of a function, a fiber or a thread that is gone. False where that is
+// certain.
 bool context_read_entry(const tm_frame* entry, tm_frame* out);
 
 //===-- Hand-over ---------------------------------------------------------===//

@@ -19,11 +19,16 @@
 
 enum { nowhere = -1 };  // the device type of a context that runs no out-of-memory handler
 
-// Where to take memory from; NULL where there is nothing, or where finding it takes calls.
+// Where to take memory from; NULL where there is nothing, where finding it takes calls, and inside
+// an out-of-memory handler: there an allocator may have to refuse, also one that the handler
+// pushed.
 static inline tm_allocator* find_allocator(const tm_context* context, tm_device device,
                                            tm_allocator* allocator) {
-  if (TM_UNLIKELY(allocator != NULL)) {  // inside an out-of-memory handler it may have to refuse
-    return context && context->failing.type != nowhere ? NULL : allocator;
+  if (TM_UNLIKELY(context && context->failing.type != nowhere)) {
+    return NULL;
+  }
+  if (TM_UNLIKELY(allocator != NULL)) {
+    return allocator;
   }
   if (TM_LIKELY(context && device.id == -1 && (uint32_t)device.type < TM_DEVICE_TYPES)) {
     return context->current[TM_SLOT_ALLOCATOR_ + device.type];

@@ -478,6 +478,28 @@ Test(tensor, inside_a_handler_the_failing_device_gives_no_tensor) {
   cr_expect(eq(i64, asked, (int64_t)2048 * 1024));
 }
 
+// Pushes an allocator of the failing device, which has memory, and asks for tensors of every rank.
+static bool make_tensors_by_pushing(const tm_oom_request* request, void* user) {
+  const int64_t sizes[] = {8, 1, 1, 1, 1, 1, 1, 1};
+  TM_WITH_ALLOCATOR((tm_allocator*)user)
+  for (int32_t rank = 0; rank <= TM_MAX_RANK; rank++) {
+    const tm_shape shape = tm_shape_make(rank, sizes);
+    EXPECT_FAILS(tm_empty(shape, TM_U8, TM_CPU), TM_ERR_NO_MEMORY);
+    EXPECT_FAILS(tm_empty_on(shape, TM_U8, request->device), TM_ERR_NO_MEMORY);
+  }
+  return false;
+}
+
+Test(tensor, inside_a_handler_no_allocator_of_the_failing_device_gives_a_tensor) {
+  memory.budget = 1 << 20;
+  tm_auto_allocator stack = tm_stack_allocator_create(tm_host_allocator(), NULL, NULL);
+  tm_allocator* const others[] = {tm_host_allocator(), stack};
+  for (size_t i = 0; i < 2; i++) {
+    TM_WITH_OOM_HANDLER(make_tensors_by_pushing, others[i])
+    EXPECT_FAILS(tm_empty_from(&memory.base, TM_SHAPE(2048, 1024), TM_U8), TM_ERR_NO_MEMORY);
+  }
+}
+
 Test(tensor, every_rank_asks_the_handlers) {
   const int64_t sizes[] = {819200, 1, 1, 1, 1, 1, 1, 1};
   for (int32_t rank = 1; rank <= TM_MAX_RANK; rank++) {
