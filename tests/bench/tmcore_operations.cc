@@ -231,7 +231,8 @@ void squeeze(long count) {
 
 //===-- Layouts -----------------------------------------------------------===//
 
-// The layout's address is opaque: as a library's code, gcc would look the thread up for it each time.
+// The layout's address is opaque: as a library's code, gcc would look the thread up for it each
+// time.
 void layout_view(long count) {
   const tm_layout* const whole = opaque(&mine().whole()->layout);
   const int64_t columns = opaque(int64_t{bench::COLUMNS});
