@@ -61,7 +61,8 @@ static const conformance_row* start(size_t index, int devices) {
   }
   if (row_of_case.uses_device) {
     machine_require_devices(devices);
-    cr_assert(cudaSetDevice(0) == cudaSuccess);
+    cudaError_t code = cudaSetDevice(0);
+    cr_assert(code == cudaSuccess, "cudaSetDevice(0): %s", cudaGetErrorName(code));
   }
   return &row_of_case;
 }
