@@ -17,6 +17,7 @@
 #include "cudasim/host_memory.h"
 #include "cudasim/op.h"
 #include "cudasim/pool.h"
+#include "cudasim/report.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/slab.h"
 #include "cudasim/ticks.h"
@@ -140,6 +141,7 @@ static gate make(void) {
     is_good = sim_options_resolve(&(cudasim_options){0}, &state.options);
   }
   sim_choice_begin(state.options.seed);
+  sim_report_begin(&state.options);
   atomic_fetch_add(&state.machine, 1);
   return is_good && hook_process() ? GATE_OPEN : GATE_BROKEN;
 }
@@ -196,6 +198,7 @@ static void take_down(void) {
   sim_block_drop();
   sim_op_drop();
   sim_history_drop();
+  sim_site_drop();
   sim_unlock();
 }
 
@@ -229,14 +232,23 @@ static cudaError_t admit(call* c, call_id id) {
   return sim_fault_next(id);
 }
 
-bool sim_call_open_plain(call* c, call_id id) {
-  *c = (call){0};
+static void begin_checked(call* c) {
+  c->outer = this_thread.call;
+  this_thread.call = c;
+}
+
+// `stack` is below the frame of the function of the API, and above those of what it calls.
+static inline bool begin(call* c, call_id id, const void* stack) {
+  *c = (call){.id = id, .stack = (uintptr_t)stack};
   c->error = admit(c, id);
+  if (check_is_on()) begin_checked(c);
   return c->error == cudaSuccess;
 }
 
+bool sim_call_open_plain(call* c, call_id id) { return begin(c, id, __builtin_frame_address(0)); }
+
 bool sim_call_open(call* c, call_id id) {
-  if (!sim_call_open_plain(c, id)) return false;
+  if (!begin(c, id, __builtin_frame_address(0))) return false;
   sim_lock();
   c->is_locked = true;
   c->device = sim_device_open(this_thread.device, &c->error);
@@ -244,7 +256,16 @@ bool sim_call_open(call* c, call_id id) {
   return c->error == cudaSuccess;
 }
 
+static void end_checked(call* c) {
+  this_thread.call = c->outer;
+  if (!c->site) return;
+  if (!c->is_locked) sim_lock();
+  sim_site_release(c->site);
+  if (!c->is_locked) sim_unlock();
+}
+
 cudaError_t sim_call_close(call* c) {
+  if (check_is_on()) end_checked(c);
   if (c->is_locked) sim_unlock();
   if (c->error && c->error != cudaErrorNotReady) this_thread.last_error = c->error;
   if (c->is_measured) {

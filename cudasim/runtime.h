@@ -22,6 +22,7 @@ typedef struct thread_state {
   enum cudaStreamCaptureMode capture_mode;
   uint64_t id;  // 0 before it captures anything
   uint64_t call_ticks;
+  struct call* call;  // that it is in, while the checker is on
   pthread_cond_t wake;
 } thread_state;
 
@@ -51,7 +52,11 @@ typedef struct call {
   cudaError_t error;
   bool is_locked;
   bool is_measured;
-  uint64_t began;  // ticks
+  uint64_t began;      // ticks
+  call_id id;          // this and the rest: while the checker is on
+  uintptr_t stack;     // below the frame of the function of the API
+  struct site* site;   // if somebody asked for it
+  struct call* outer;  // that runs a host function which makes this one
 } call;
 
 // Begins a call: with the lock, and the current device open and not broken. False, without the
