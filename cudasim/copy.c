@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/host_check.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -41,7 +42,7 @@ static cudaError_t find_on_device(place* p) {
 static cudaError_t find_on_host(place* p) {
   const host_range* r = sim_host_memory_around(p->address);
   p->is_pinned = r;
-  p->at = (char*)(uintptr_t)p->address;
+  p->at = r && r->pinned ? sim_pinned_alias(p->address) : (char*)(uintptr_t)p->address;
   if (!r || p->bytes <= r->bytes - (p->address - r->node.major)) return cudaSuccess;
   return sim_refuse(cudaErrorInvalidValue, "%llu bytes at %llu of %llu bytes of page-locked memory",
                     (unsigned long long)p->bytes, (unsigned long long)(p->address - r->node.major),
@@ -150,7 +151,7 @@ cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, c
   ++d->statistics.copies;
   sim_scheduler_submit(s, o, waits);
   if (!waits) return cudaSuccess;
-  sim_scheduler_wait(s, position);
+  sim_host_check_wait(s, position);
   return d->broken;
 }
 
@@ -179,8 +180,8 @@ cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bo
   error = prepare(current, in, r, &s, &to, &from);
   if (error) return error;
   if (!is_async && !s->branch && to.device && is_pageable(&from) &&
-      !stream_is_done(s, s->submitted)) {
-    sim_scheduler_wait(s, s->submitted);  // without the lock: anything may be different then
+      (!stream_is_done(s, s->submitted) || check_is_on())) {
+    sim_host_check_wait(s, s->submitted);  // without the lock: anything may be different then
     error = prepare(current, in, r, &s, &to, &from);
     if (error) return error;
   }

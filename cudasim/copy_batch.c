@@ -8,6 +8,7 @@
 
 #include "cudasim/choice.h"
 #include "cudasim/copy.h"
+#include "cudasim/host_check.h"
 #include "cudasim/runtime.h"
 
 typedef struct batch {
@@ -94,7 +95,7 @@ static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, si
   if (error) return error;
   if (!is_read_at_once(&r, &from, order)) return queue(s, &r, &to, &from);
   error = sim_copy_submit(s, &r, &to, &from, true);
-  if (!error && from.is_pinned) sim_scheduler_wait(s, s->submitted);
+  if (!error && from.is_pinned) sim_host_check_wait(s, s->submitted);
   return error;
 }
 

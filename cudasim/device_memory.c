@@ -6,6 +6,7 @@
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
 #include "cudasim/pool.h"
+#include "cudasim/report.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/space.h"
@@ -91,7 +92,7 @@ static cudaError_t release(const void* p) {
     ++d->statistics.frees;
     return sim_pool_free(b, NULL);
   }
-  if (d->queued) {
+  if (d->queued || check_is_on()) {
     sim_stream_wait_device(d);
     b = block_at(p, &d);
     if (!b) return cudaErrorInvalidValue;  // freed by another thread meanwhile

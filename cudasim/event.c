@@ -5,6 +5,7 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -185,9 +186,13 @@ static cudaError_t query(cudaEvent_t handle) {
   const device* d = e->device;
   stream* s = e->stream;
   uint64_t position = e->position;
+  history* known = check_is_on() ? sim_history_retain(e->known) : NULL;
   sim_scheduler_ask(s, position);  // the event may be destroyed meanwhile
+  bool is_past = stream_is_done(s, position);
+  if (is_past && check_is_on()) sim_host_check_learn(s, position, known);
+  sim_history_release(known);
   if (d->broken) return d->broken;
-  return stream_is_done(s, position) ? cudaSuccess : cudaErrorNotReady;
+  return is_past ? cudaSuccess : cudaErrorNotReady;
 }
 
 static cudaError_t synchronize(cudaEvent_t handle) {
@@ -201,6 +206,7 @@ static cudaError_t synchronize(cudaEvent_t handle) {
   history* known = sim_history_retain(e->known);
   if (s) sim_scheduler_wait(s, position);  // the event may be destroyed meanwhile
   if (s && s->device) sim_stream_observe(s, position, known);
+  if (s && check_is_on()) sim_host_check_learn(s, position, known);
   sim_history_release(known);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
@@ -217,6 +223,10 @@ static cudaError_t elapsed_ms(float* ms, cudaEvent_t from, cudaEvent_t to) {
   if (!start->stream || !end->stream) return cudaErrorInvalidResourceHandle;
   if (start->device->broken) return start->device->broken;
   if (!is_done(start) || !is_done(end)) return cudaErrorNotReady;
+  if (check_is_on()) {  // the answer tells that both have been reached
+    sim_host_check_learn(start->stream, start->position, start->known);
+    sim_host_check_learn(end->stream, end->position, end->known);
+  }
   *ms = (float)((double)(int64_t)(end->ns - start->ns) / 1e6);
   return cudaSuccess;
 }

@@ -5,6 +5,7 @@
 
 #include "cudasim/capture.h"
 #include "cudasim/fill.h"
+#include "cudasim/host_check.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 
@@ -41,7 +42,7 @@ static cudaError_t submit(stream* s, const fill_request* r, const place* where, 
   ++d->statistics.fills;
   sim_scheduler_submit(s, o, waits);
   if (!waits) return cudaSuccess;
-  sim_scheduler_wait(s, position);
+  sim_host_check_wait(s, position);
   return d->broken;
 }
 

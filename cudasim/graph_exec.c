@@ -5,6 +5,7 @@
 
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/report.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/slab.h"
@@ -164,8 +165,16 @@ static op* take_first(op** list) {
   return o;
 }
 
+// What a stream comes after, for the checker.
+static void note_order(stream* s, const stream* target, uint64_t position) {
+  if (s == target) return;
+  sim_history_join(&s->known, target->known);
+  sim_history_note(&s->known, target->slot, position);
+}
+
 // Makes what comes next in `s` wait for `position` of `target`.
 static void wait_for(supply* from, stream* s, stream* target, uint64_t position) {
+  if (check_is_on()) note_order(s, target, position);
   if (s == target || stream_is_done(target, position)) return;
   op* o = take_first(&from->waits);
   o->wait.target = target;

@@ -33,14 +33,17 @@
 #include "cudasim/options.h"
 
 // Name, and how it is written.
-#define CUDASIM_RULES(X)                  \
-  X(USE_BEFORE_ALLOC, "use-before-alloc") \
-  X(USE_AFTER_FREE, "use-after-free")     \
-  X(UNORDERED_COPIES, "unordered-copies") \
-  X(WRONG_FREE, "wrong-free")             \
-  X(DOUBLE_FREE, "double-free")           \
-  X(OUT_OF_BOUNDS, "out-of-bounds")       \
-  X(LEAK, "leak")
+#define CUDASIM_RULES(X)                    \
+  X(USE_BEFORE_ALLOC, "use-before-alloc")   \
+  X(USE_AFTER_FREE, "use-after-free")       \
+  X(UNORDERED_COPIES, "unordered-copies")   \
+  X(WRONG_FREE, "wrong-free")               \
+  X(DOUBLE_FREE, "double-free")             \
+  X(OUT_OF_BOUNDS, "out-of-bounds")         \
+  X(LEAK, "leak")                           \
+  X(READ_BEFORE_SYNC, "read-before-sync")   \
+  X(WRITE_BEFORE_SYNC, "write-before-sync") \
+  X(DEVICE_ACCESS, "device-access")
 
 typedef enum rule_id {
 #define RULE_ENUM_(name, text) RULE_##name,
@@ -97,6 +100,9 @@ typedef struct report {
 // the process where the machine's mode is CHECK_ABORT. Allocates nothing, leaves errno, needs no
 // lock: good in signal handlers.
 void sim_report(const report* r);
+
+// The same, but the process goes on in every mode.
+void sim_report_written(const report* r);
 
 // Takes over the machine's options, and forgets reports of earlier ones. The first unwinding of a
 // stack may allocate: it happens here.

@@ -14,6 +14,7 @@
 #include "cudasim/fault.h"
 #include "cudasim/graph_exec.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/op.h"
 #include "cudasim/pool.h"
@@ -46,6 +47,8 @@ static struct {
 //===-- The lock ------------------------------------------------------------------------------===//
 
 void sim_lock(void) { pthread_mutex_lock(&state.lock); }
+
+bool sim_try_lock(void) { return pthread_mutex_trylock(&state.lock) == 0; }
 
 void sim_unlock(void) { pthread_mutex_unlock(&state.lock); }
 
@@ -114,6 +117,7 @@ const options* sim_options(void) { return &state.options; }
 
 static void in_child(void) {
   if (atomic_load(&state.gate) == GATE_OPEN) atomic_store(&state.gate, GATE_FORKED);
+  sim_host_check_in_child();
 }
 
 // Copies under way end before the memory that they use goes.
@@ -122,6 +126,7 @@ static void at_exit(void) {
   if (!atomic_compare_exchange_strong(&state.gate, &expected, GATE_EXITED)) return;
   sim_lock();
   sim_scheduler_stop(false);
+  sim_host_check_end();
   sim_unlock();
 }
 
@@ -142,6 +147,7 @@ static gate make(void) {
   }
   sim_choice_begin(state.options.seed);
   sim_report_begin(&state.options);
+  sim_host_check_begin();
   atomic_fetch_add(&state.machine, 1);
   return is_good && hook_process() ? GATE_OPEN : GATE_BROKEN;
 }
@@ -189,6 +195,7 @@ static void take_down(void) {
   for (int i = 0; i < sim_device_count(); ++i) sim_device_close(sim_device_at(i));
   sim_scheduler_stop(true);
   sim_host_memory_free_all();
+  sim_host_check_drop();
   sim_graph_exec_destroy_all();
   sim_graph_destroy_all();
   sim_handle_close_all();

@@ -33,6 +33,7 @@ stream* sim_thread_stream(device* d);
 
 // One for everything but the work itself, which runs without it.
 void sim_lock(void);
+bool sim_try_lock(void);
 void sim_unlock(void);
 void sim_wait(pthread_cond_t* condition);
 

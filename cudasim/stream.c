@@ -5,6 +5,7 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -74,6 +75,7 @@ void sim_stream_close(stream* s) {
 
 void sim_stream_recycle(stream* s) {
   s->observed = s->submitted;
+  if (check_is_on()) sim_host_check_close(s);
   while (s->shelves) sim_pool_dissolve(s->shelves);
   sim_history_release(s->known);
   unlink_from_device(s);
@@ -199,4 +201,5 @@ void sim_stream_wait_device(device* d) {
   }
   for (stream* s = d->streams; s; s = s->next_of_device) observe(s, s->completed);
   if (last_free > d->observed_free) d->observed_free = last_free;
+  if (check_is_on()) sim_host_check_learn_device(d);
 }

@@ -5,6 +5,7 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -51,9 +52,13 @@ static cudaError_t query(device* current, cudaStream_t handle) {
   if (error) return error;
   device* d = s->device;
   uint64_t position = s->submitted;
+  history* known = check_is_on() ? sim_history_retain(s->known) : NULL;
   sim_scheduler_ask(s, position);  // the stream may be destroyed meanwhile
+  bool is_done = stream_is_done(s, position);
+  if (is_done && check_is_on()) sim_host_check_learn(s, position, known);
+  sim_history_release(known);
   if (d->broken) return d->broken;
-  return stream_is_done(s, position) ? cudaSuccess : cudaErrorNotReady;
+  return is_done ? cudaSuccess : cudaErrorNotReady;
 }
 
 static cudaError_t synchronize(device* current, cudaStream_t handle) {
@@ -68,6 +73,7 @@ static cudaError_t synchronize(device* current, cudaStream_t handle) {
   history* known = sim_history_retain(s->known);
   sim_scheduler_wait(s, position);
   if (s->device == d) sim_stream_observe(s, position, known);  // else it was destroyed meanwhile
+  if (check_is_on()) sim_host_check_learn(s, position, known);
   sim_history_release(known);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
