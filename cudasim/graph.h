@@ -56,6 +56,7 @@ typedef struct node {
   struct graph* graph;  // NULL once that is destroyed
   cudaGraphNode_t handle;
   int device;  // that it was captured on
+  struct site* site;  // of the call that was captured, while the checker is on
   node_work work;
   node_set dependencies;
 } node;

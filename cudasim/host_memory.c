@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/device.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
@@ -47,10 +48,14 @@ static cudaError_t add(void* p, size_t bytes, unsigned flags, bool is_registered
                     .is_registered = is_registered};
   r->node.major = (uint64_t)(uintptr_t)p;
   sim_tree_insert(&by_address, &r->node);
+  if (check_is_on()) {
+    sim_check_made(p, bytes, is_registered ? MEMORY_REGISTERED : MEMORY_PINNED, NULL);
+  }
   return cudaSuccess;
 }
 
 static void drop(host_range* r) {
+  if (check_is_on()) sim_check_freed(memory_of(r), NULL);
   sim_tree_remove(&by_address, &r->node);
   if (!r->is_registered) free(memory_of(r));
   sim_slab_give(&ranges, r);
@@ -66,6 +71,7 @@ static void wait_for_all_devices(void) {
   for (int i = 0; i < sim_device_count(); ++i) {
     device* d = sim_device_at(i);
     if (d->is_open && d->queued) sim_stream_wait_device(d);
+    if (check_is_on()) sim_order_learn_device(i);
   }
 }
 
@@ -91,6 +97,7 @@ static cudaError_t release(void* p) {
   if (!p) return cudaSuccess;
   const host_range* r = range_at(p);
   if (!r || r->is_registered) {
+    if (check_is_on()) sim_check_refused_free(p);
     return sim_refuse(cudaErrorInvalidValue, "%p is not what cudaHostAlloc returned", p);
   }
   wait_for_all_devices();

@@ -91,6 +91,7 @@ typedef struct report {
   const site* here;      // where it shows; NULL: nowhere
   const char* relation;  // what `there` has done to the memory, e.g. "freed by"
   const site* there;     // the other side, or NULL
+  bool more_follow;      // the process is not ended yet
 } report;
 
 // Counts the report and writes it, unless one of the same rule and places was written before; ends

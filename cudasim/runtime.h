@@ -54,7 +54,7 @@ typedef struct call {
   bool is_measured;
   uint64_t began;      // ticks
   call_id id;          // this and the rest: while the checker is on
-  uintptr_t stack;     // below the frame of the function of the API
+  const void* within;  // a place in the function of the API
   struct site* site;   // if somebody asked for it
   struct call* outer;  // that runs a host function which makes this one
 } call;
