@@ -73,8 +73,8 @@ __attribute__((format(printf, 5, 6))) static void report_between(rule_id rule, c
   va_start(arguments, format);
   vsnprintf(text, sizeof(text), format, arguments);
   va_end(arguments);
-  sim_report(&(report){
-      .rule = rule, .message = text, .here = here, .relation = relation, .there = there});
+  sim_report(
+      &(report){.rule = rule, .message = text, .here = here, .relation = relation, .there = there});
 }
 
 // "bytes 0 to 99 of 4096 at 0x7f0000000000 of device 0"
@@ -87,8 +87,9 @@ static description describe(const allocation* a, uint64_t start, uint64_t end) {
   char where[32] = "on the host";
   if (a->device >= 0) snprintf(where, sizeof(where), "on device %d", a->device);
   snprintf(d.text, sizeof(d.text), "bytes %llu to %llu of %llu at 0x%llx %s",
-           (unsigned long long)(start - address_of(a)), (unsigned long long)(end - 1 - address_of(a)),
-           (unsigned long long)a->bytes, (unsigned long long)address_of(a), where);
+           (unsigned long long)(start - address_of(a)),
+           (unsigned long long)(end - 1 - address_of(a)), (unsigned long long)a->bytes,
+           (unsigned long long)address_of(a), where);
   return d;
 }
 
@@ -434,7 +435,8 @@ static void check_free(const allocation* a, const stream* s, uint64_t now, const
   for (const past_use* u = a->newest; u; u = u->older) {
     if (is_before_free(u->by, u->time, s, now)) continue;
     report_between(RULE_USE_AFTER_FREE, here, u->writes ? "written by" : "read by", u->site,
-                   "frees %s; nothing orders this after a %s", d.text, u->writes ? "write" : "read");
+                   "frees %s; nothing orders this after a %s", d.text,
+                   u->writes ? "write" : "read");
     return;
   }
 }

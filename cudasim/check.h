@@ -1,7 +1,7 @@
-// The checks of what the program does with memory: of each piece of work against what nothing orders
-// before it, of each free, and of what is left at the end. All are made in the order of the calls,
-// whatever the schedule does, and only while the checker is on: every caller asks check_is_on().
-// Guarded by the runtime's lock.
+// The checks of what the program does with memory: of each piece of work against what nothing
+// orders before it, of each free, and of what is left at the end. All are made in the order of the
+// calls, whatever the schedule does, and only while the checker is on: every caller asks
+// check_is_on(). Guarded by the runtime's lock.
 //
 // Of an allocation are kept those uses that a later one might not come after: not what the host has
 // waited for, and not what is covered by a use that comes after it. So a queue may be long.

@@ -91,7 +91,8 @@ void sim_handle_for_each(void (*visit)(void* user, handle_kind kind, const void*
                          void* user) {
   for (uint32_t i = 0; i < table.slots; ++i) {
     const slot* s = slot_at(i);
-    if (s->object && s->opened) visit(user, (handle_kind)(s->value >> 56 & 15), s->object, s->opened);
+    if (s->object && s->opened)
+      visit(user, (handle_kind)(s->value >> 56 & 15), s->object, s->opened);
   }
 }
 

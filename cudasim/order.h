@@ -3,15 +3,15 @@
 //
 // Every stream is an actor, which counts what it does and knows, for every other actor, up to where
 // it comes after that. Of each actor is also known up to where the host has waited for it: all that
-// is queued from then on, in any stream, comes after that. What one thread of the program has waited
-// for, all threads are taken to know: how threads order themselves cannot be seen here.
+// is queued from then on, in any stream, comes after that. What one thread of the program has
+// waited for, all threads are taken to know: how threads order themselves cannot be seen here.
 //
 //   actor A   1   2   3   4        time 4
 //             known ^ to the host
 //   actor B   1   2 (after A 3)    knows {A: 3}
 //
-// A destroyed stream's actor stays until the host knows all of it; then another stream takes it over
-// and goes on counting. Guarded by the runtime's lock.
+// A destroyed stream's actor stays until the host knows all of it; then another stream takes it
+// over and goes on counting. Guarded by the runtime's lock.
 #ifndef CUDASIM_ORDER_H_
 #define CUDASIM_ORDER_H_
 
@@ -30,7 +30,7 @@ typedef struct actor {
   uint64_t time;       // of the last thing that it did
   uint64_t observed;   // the host has waited for all up to here
   uint64_t version;    // counts what it does and what it comes to be after
-  uint64_t entered;    // the version of the legacy stream, or of all blocking ones, that it is behind
+  uint64_t entered;  // the version of the legacy stream, or of all blocking ones, that it is behind
   int device;
   bool is_blocking;
   bool is_legacy;
@@ -82,8 +82,8 @@ stamp sim_order_copy(const stamp* what);
 // host knows.
 cudaError_t sim_order_answer(cudaError_t broken, bool is_over, stamp* what);
 
-// Notes at the op of a host function what it comes after; and, as it has run, takes the host to know
-// that: the function may have told it.
+// Notes at the op of a host function what it comes after; and, as it has run, takes the host to
+// know that: the function may have told it.
 void sim_order_mark(struct op* o, const struct stream* s);
 void sim_order_note_run(struct op* o);
 

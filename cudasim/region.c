@@ -77,6 +77,5 @@ static bool is_same(const region* a, const region* b) {
 
 bool sim_region_covers(const region* a, const region* b) {
   bool is_dense = a->height == 1 && a->depth == 1;
-  return is_same(a, b) ||
-         (is_dense && a->address <= b->address && region_end(b) <= region_end(a));
+  return is_same(a, b) || (is_dense && a->address <= b->address && region_end(b) <= region_end(a));
 }

@@ -8,8 +8,8 @@
 
 #include "cudasim/copy.h"
 
-// `depth` slices of `height` rows of `width` bytes; in the simplest form there is: one row where the
-// bytes follow each other, one slice where the rows do.
+// `depth` slices of `height` rows of `width` bytes; in the simplest form there is: one row where
+// the bytes follow each other, one slice where the rows do.
 typedef struct region {
   uint64_t address;
   uint64_t width;

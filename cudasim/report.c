@@ -101,7 +101,8 @@ site* sim_site_here(void) {
   if (c->site) return c->site;
   site* s = sim_slab_take(&sites);
   if (!s) return NULL;
-  char* within = (char*)(uintptr_t)c->within;  // behind a call, so that the next byte may be none of it
+  char* within =
+      (char*)(uintptr_t)c->within;  // behind a call, so that the next byte may be none of it
   fill(s, (int)c->id, (uintptr_t)_Unwind_FindEnclosingFunction(within - 1), NULL);
   s->references = 1;
   c->site = s;

@@ -1,5 +1,5 @@
-// The checker: planted bugs are found under every schedule, with both places, and their correct twins
-// are clean.
+// The checker: planted bugs are found under every schedule, with both places, and their correct
+// twins are clean.
 
 #include <stdio.h>
 #include <string.h>
@@ -44,13 +44,15 @@ static void expect_clean(const planted_bug* b, const char* schedule) {
   cudasim_reset();
 }
 
-#define FOR_EACH_BUG(check)                                                                 \
-  for (size_t i = 0; i < planted_bug_count; ++i) {                                          \
-    for (size_t k = 0; k < sizeof(schedules) / sizeof(schedules[0]); ++k) {                 \
-      check(&planted_bugs[i], schedules[k]);                                                \
-    }                                                                                       \
+#define FOR_EACH_BUG(check)                                                 \
+  for (size_t i = 0; i < planted_bug_count; ++i) {                          \
+    for (size_t k = 0; k < sizeof(schedules) / sizeof(schedules[0]); ++k) { \
+      check(&planted_bugs[i], schedules[k]);                                \
+    }                                                                       \
   }
 
-Test(check, planted_bugs_are_found) { FOR_EACH_BUG(expect_found) }
+Test(check, planted_bugs_are_found){FOR_EACH_BUG(expect_found)}
 
-Test(check, their_twins_are_clean) { FOR_EACH_BUG(expect_clean) }
+Test(check, their_twins_are_clean) {
+  FOR_EACH_BUG(expect_clean)
+}

@@ -394,7 +394,8 @@ static void fill_out_of_bounds(bool is_right) {
 //===-- All -----------------------------------------------------------------------------------===//
 
 const planted_bug planted_bugs[] = {
-#define BUG(function, rule, here, there) {#function, function, rule, here, there}
+#define BUG(function, rule, here, there) \
+  { #function, function, rule, here, there }
     BUG(used_before_it_is_allocated, "use-before-alloc", "cudaMemsetAsync",
         "allocated by cudaMallocAsync"),
     BUG(waited_for_what_came_before_the_allocation, "use-before-alloc", "cudaMemcpyAsync",
