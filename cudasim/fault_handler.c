@@ -16,6 +16,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "cudasim/check.h"
 #include "cudasim/device.h"
 #include "cudasim/host_check.h"
 #include "cudasim/runtime.h"
@@ -89,7 +90,11 @@ static void say_device(const host_access* a, const device* d, finding* out) {
   const block* b = sim_space_block_around(&d->space, a->address);
   const char* verb = a->kind == ACCESS_READ ? "reads" : a->kind == ACCESS_WRITE ? "writes" : "uses";
   out->rule = RULE_DEVICE_ACCESS;
-  out->has_there = false;
+  bool is_freed;
+  const site* origin = sim_check_origin(a->address, &is_freed);
+  out->has_there = origin;
+  out->relation = is_freed ? "freed by" : "allocated by";
+  if (origin) out->there = *origin;
   if (b) {
     snprintf(out->message, sizeof(out->message),
              "the host %s %#llx, byte %llu of an allocation of %llu on device %d", verb,
@@ -121,11 +126,12 @@ static size_t stack_left(void) {
 static void* write_report(void* unused) {
   (void)unused;
   const finding* f = &state.finding;
-  sim_report_written(&(report){.rule = f->rule,
-                               .message = f->message,
-                               .here = &state.here,
-                               .relation = f->relation,
-                               .there = f->has_there ? &f->there : NULL});
+  sim_report(&(report){.rule = f->rule,
+                       .message = f->message,
+                       .here = &state.here,
+                       .relation = f->relation,
+                       .there = f->has_there ? &f->there : NULL,
+                       .more_follow = true});
   return NULL;
 }
 
@@ -325,9 +331,7 @@ void sim_fault_handler_look_around(void) {
   closedir(tasks);
   if (!is_blocked) return;
   atomic_store(&state.is_careful, true);
-  fprintf(stderr,
-          "cudasim: a thread blocks SIGSEGV: only whole pages of page-locked memory are "
-          "checked\n");
+  sim_warn("a thread blocks SIGSEGV: only whole pages of page-locked memory are checked");
 }
 
 bool sim_fault_handler_is_careful(void) {

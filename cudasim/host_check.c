@@ -17,8 +17,8 @@
 #define MOST_USES 64
 
 // One side of a copy.
-typedef struct use {
-  struct use* next;  // of the block, newest first
+typedef struct host_use {
+  struct host_use* next;  // of the block, newest first
   uint64_t address;
   uint64_t bytes;  // from the first to the last
   box extent;
@@ -31,9 +31,9 @@ typedef struct use {
   history* known;    // to the stream when it was queued
   uint64_t devices;  // a bit for each whose synchronization is enough
   site* site;
-} use;
+} host_use;
 
-static slab uses = {.size = sizeof(use)};
+static slab uses = {.size = sizeof(host_use)};
 static pinned* used;  // blocks that have uses
 static bool has_lent;
 static atomic_bool is_active;
@@ -48,7 +48,7 @@ static __thread running here;
 
 //===-- Rights --------------------------------------------------------------------------------===//
 
-static bool reaches(const use* u, uint64_t from, uint64_t to) {
+static bool reaches(const host_use* u, uint64_t from, uint64_t to) {
   return u->address < to && u->address + u->bytes > from;
 }
 
@@ -72,7 +72,7 @@ static void set_open(pinned* p, uint64_t page, bool opens) {
 
 // A use of a part of a page forbids the page, unless the program has a thread that could not say
 // that it meant the rest.
-static bool forbids(const use* u, const pinned* p, uint64_t page) {
+static bool forbids(const host_use* u, const pinned* p, uint64_t page) {
   if (u->is_reported || !reaches(u, page, page + PINNED_PAGE)) return false;
   if (!sim_fault_handler_is_careful()) return true;
   uint64_t last = pinned_address(p) + p->bytes;
@@ -84,7 +84,7 @@ static bool forbids(const use* u, const pinned* p, uint64_t page) {
 static int rights_of(const pinned* p, uint64_t page) {
   int rights = PROT_READ | PROT_WRITE;
   if (p->has_open && is_open(p, page)) return rights;
-  for (const use* u = p->uses; u; u = u->next) {
+  for (const host_use* u = p->uses; u; u = u->next) {
     if (forbids(u, p, page)) rights &= u->is_written ? PROT_NONE : PROT_READ;
   }
   return rights;
@@ -93,7 +93,7 @@ static int rights_of(const pinned* p, uint64_t page) {
 // The next page after `page` whose rights may be others.
 static uint64_t next_change(const pinned* p, uint64_t page, uint64_t end) {
   if (p->has_open) return page + PINNED_PAGE;
-  for (const use* u = p->uses; u; u = u->next) {
+  for (const host_use* u = p->uses; u; u = u->next) {
     const uint64_t edges[] = {page_down(u->address), page_down(u->address) + PINNED_PAGE,
                               page_down(u->address + u->bytes - 1),
                               page_down(u->address + u->bytes - 1) + PINNED_PAGE};
@@ -126,7 +126,7 @@ static void apply_all(const pinned* p) { apply(p, pinned_address(p), p->bytes); 
 
 //===-- Uses ----------------------------------------------------------------------------------===//
 
-static void release(use* u) {
+static void release(host_use* u) {
   sim_history_release(u->known);
   sim_site_release(u->site);
   sim_slab_give(&uses, u);
@@ -145,34 +145,34 @@ static void unlink_used(pinned* p) {
   if (*link) *link = p->next_used;
 }
 
-static bool is_same(const use* a, const use* b) {
+static bool is_same(const host_use* a, const host_use* b) {
   return a->stream == b->stream && a->address == b->address && a->bytes == b->bytes &&
          a->is_written == b->is_written && memcmp(&a->extent, &b->extent, sizeof(box)) == 0 &&
          a->pitch == b->pitch && a->slice == b->slice;
 }
 
 // The use that is to go for `u`: one that is over no later, else one too many.
-static use** find_superseded(pinned* p, const use* u) {
+static host_use** find_superseded(pinned* p, const host_use* u) {
   int count = 0;
-  use** last = &p->uses;
-  for (use** link = &p->uses; *link; link = &(*link)->next, ++count) {
+  host_use** last = &p->uses;
+  for (host_use** link = &p->uses; *link; link = &(*link)->next, ++count) {
     if (is_same(*link, u)) return link;
     last = link;
   }
   return count >= MOST_USES ? last : NULL;
 }
 
-static void close_pages(pinned* p, const use* u) {
+static void close_pages(pinned* p, const host_use* u) {
   if (!p->has_open) return;
   for (uint64_t page = page_down(u->address); page < u->address + u->bytes; page += PINNED_PAGE) {
     set_open(p, page, false);
   }
 }
 
-static void add(pinned* p, use* u) {
+static void add(pinned* p, host_use* u) {
   sim_pinned_lock();
-  use** superseded = find_superseded(p, u);
-  use* old = superseded ? *superseded : NULL;
+  host_use** superseded = find_superseded(p, u);
+  host_use* old = superseded ? *superseded : NULL;
   if (old) *superseded = old->next;
   link_used(p);
   u->next = p->uses;
@@ -186,18 +186,18 @@ static void add(pinned* p, use* u) {
 
 static void note(const op* o, const grid* g, const box* extent, uint64_t address, bool is_written) {
   pinned* p = sim_pinned_around(address);
-  use* u = p ? sim_slab_take(&uses) : NULL;
+  host_use* u = p ? sim_slab_take(&uses) : NULL;
   if (!u) return;
-  *u = (use){.address = address,
-             .extent = *extent,
-             .pitch = g->pitch,
-             .slice = g->slice,
-             .is_written = is_written,
-             .stream = o->stream,
-             .position = o->position,
-             .known = sim_history_retain(o->stream->known),
-             .devices = UINT64_C(1) << o->stream->device->id,
-             .site = sim_site_retain(sim_site_here())};
+  *u = (host_use){.address = address,
+                  .extent = *extent,
+                  .pitch = g->pitch,
+                  .slice = g->slice,
+                  .is_written = is_written,
+                  .stream = o->stream,
+                  .position = o->position,
+                  .known = sim_history_retain(o->stream->known),
+                  .devices = UINT64_C(1) << o->stream->device->id,
+                  .site = sim_site_retain(sim_site_here())};
   u->bytes = (extent->depth - 1) * g->slice + (extent->height - 1) * g->pitch + extent->width;
   sim_fault_handler_keep();
   add(p, u);
@@ -224,7 +224,7 @@ typedef struct knowledge {
   uint64_t devices;
 } knowledge;
 
-static bool is_covered(const use* u, const knowledge* k) {
+static bool is_covered(const host_use* u, const knowledge* k) {
   if (!stream_is_done(u->stream, u->position)) return false;
   if (u->devices & k->devices) return true;
   if (u->stream == k->stream && u->position <= k->position) return true;
@@ -232,8 +232,8 @@ static bool is_covered(const use* u, const knowledge* k) {
 }
 
 static void drop_covered(pinned* p, const knowledge* k) {
-  for (use** link = &p->uses; *link;) {
-    use* u = *link;
+  for (host_use** link = &p->uses; *link;) {
+    host_use* u = *link;
     if (!is_covered(u, k)) {
       link = &u->next;
       continue;
@@ -276,7 +276,7 @@ void sim_host_check_learn_device(const device* d) {
 void sim_host_check_close(const stream* s) {
   const knowledge k = {.stream = s, .position = s->completed, .known = s->known};
   for (pinned* p = used; p; p = p->next_used) {
-    for (use* u = p->uses; u; u = u->next) {
+    for (host_use* u = p->uses; u; u = u->next) {
       if (is_covered(u, &k)) u->devices |= UINT64_C(1) << s->device->id;
     }
   }
@@ -286,7 +286,7 @@ void sim_host_check_forget(pinned* p) {
   sim_pinned_lock();
   bool was_used = p->uses;
   while (p->uses) {
-    use* u = p->uses;
+    host_use* u = p->uses;
     p->uses = u->next;
     release(u);
   }
@@ -300,6 +300,19 @@ void sim_host_check_wait(stream* s, uint64_t position) {
   if (!check_is_on()) return;
   sim_host_check_learn(s, position, known);
   sim_history_release(known);
+}
+
+host_knowledge sim_host_check_ask(const stream* s, uint64_t position, history* known) {
+  if (!check_is_on()) return (host_knowledge){0};
+  return (host_knowledge){.stream = s, .position = position, .known = sim_history_retain(known)};
+}
+
+void sim_host_check_answer(const host_knowledge* k) {
+  if (!k->stream) return;
+  if (stream_is_done(k->stream, k->position)) {
+    sim_host_check_learn(k->stream, k->position, k->known);
+  }
+  sim_history_release(k->known);
 }
 
 //===-- Host functions ------------------------------------------------------------------------===//
@@ -330,7 +343,7 @@ void sim_host_check_ran(void) {
 }
 
 // Whether what the calling thread runs comes before or after the use.
-static bool is_ordered(const use* u) {
+static bool is_ordered(const host_use* u) {
   const op* o = here.op;
   if (!o) return false;
   return u->stream == o->stream || sim_history_of(u->known, o->stream->slot) >= o->position ||
@@ -343,7 +356,7 @@ static const char* verb(access_kind kind) {
   return kind == ACCESS_READ ? "reads" : kind == ACCESS_WRITE ? "writes" : "uses";
 }
 
-static bool holds(const use* u, uint64_t address) {
+static bool holds(const host_use* u, uint64_t address) {
   uint64_t at = address - u->address;
   if (at >= u->bytes) return false;
   if (u->extent.depth > 1) at %= u->slice;
@@ -356,9 +369,9 @@ static bool holds(const use* u, uint64_t address) {
 
 // The newest of the uses that the access is at odds with, or NULL. None of them is in the way
 // again.
-static const use* settle_conflicts(const pinned* p, const host_access* a) {
-  const use* found = NULL;
-  for (use* u = p->uses; u; u = u->next) {
+static const host_use* settle_conflicts(const pinned* p, const host_access* a) {
+  const host_use* found = NULL;
+  for (host_use* u = p->uses; u; u = u->next) {
     bool matters = u->is_written || a->kind != ACCESS_READ;
     if (!matters || u->is_reported || !holds(u, a->address) || is_ordered(u)) continue;
     u->is_reported = true;
@@ -375,7 +388,7 @@ static void say_there(finding* out, rule_id rule, const char* relation, const si
   if (there) out->there = *there;
 }
 
-static void say_conflict(const pinned* p, const use* u, const host_access* a, finding* out) {
+static void say_conflict(const pinned* p, const host_use* u, const host_access* a, finding* out) {
   say_there(out, a->kind == ACCESS_READ ? RULE_READ_BEFORE_SYNC : RULE_WRITE_BEFORE_SYNC,
             u->is_written ? "written by" : "read by", u->site);
   snprintf(out->message, sizeof(out->message),
@@ -392,7 +405,7 @@ static bool admit_live(pinned* p, const host_access* a, finding* out) {
   int rights = rights_of(p, page);
   bool is_denied = a->kind == ACCESS_READ ? !(rights & PROT_READ) : !(rights & PROT_WRITE);
   if (!is_denied) return false;
-  const use* u = settle_conflicts(p, a);
+  const host_use* u = settle_conflicts(p, a);
   if (u) {
     say_conflict(p, u, a, out);
     return true;
@@ -427,10 +440,10 @@ static bool admit_before(const pinned* p, const host_access* a, finding* out) {
 
 static bool admit_behind(const pinned* p, const host_access* a, finding* out) {
   say_there(out, RULE_OUT_OF_BOUNDS, "allocated by", p->allocated);
+  unsigned long long distance = a->address - pinned_address(p) - p->bytes + 1;
   snprintf(out->message, sizeof(out->message),
            "the host %s %llu bytes behind the last of %llu of page-locked memory", verb(a->kind),
-           (unsigned long long)(a->address - pinned_address(p) - p->bytes + 1),
-           (unsigned long long)p->bytes);
+           distance, (unsigned long long)p->bytes);
   return sim_pinned_protect(page_down(a->address), PINNED_PAGE, PROT_READ | PROT_WRITE);
 }
 
@@ -486,7 +499,7 @@ void sim_host_check_drop(void) {
   sim_fault_handler_remove();
   for (pinned* p = used; p; p = p->next_used) {
     while (p->uses) {
-      use* u = p->uses;
+      host_use* u = p->uses;
       p->uses = u->next;
       release(u);
     }

@@ -62,6 +62,17 @@ void sim_host_check_forget(pinned* p);
 // Waits for `position` of `s` on behalf of the program: sim_scheduler_wait, and the host knows.
 void sim_host_check_wait(struct stream* s, uint64_t position);
 
+// The program asks whether `position` of `s`, which is behind `known`, is over; and the answer,
+// after which the host knows, if so. Good also while the checker is off.
+typedef struct host_knowledge {
+  const struct stream* stream;  // NULL: none
+  uint64_t position;
+  history* known;
+} host_knowledge;
+
+host_knowledge sim_host_check_ask(const struct stream* s, uint64_t position, history* known);
+void sim_host_check_answer(const host_knowledge* k);
+
 //===-- Signal handlers -----------------------------------------------------------------------===//
 
 // Whether accesses mean anything: not at exit, and not in a forked child.

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/device.h"
 #include "cudasim/fault_handler.h"
 #include "cudasim/host_check.h"
@@ -50,6 +51,9 @@ static cudaError_t add(void* p, size_t bytes, unsigned flags, bool is_registered
                     .pinned = checked};
   r->node.major = (uint64_t)(uintptr_t)p;
   sim_tree_insert(&by_address, &r->node);
+  if (check_is_on()) {
+    sim_check_made(p, bytes, is_registered ? MEMORY_REGISTERED : MEMORY_PINNED, NULL);
+  }
   return cudaSuccess;
 }
 
@@ -63,6 +67,7 @@ static void give_memory(void* p, pinned* checked) {
 }
 
 static void drop(host_range* r) {
+  if (check_is_on()) sim_check_freed(memory_of(r), NULL);
   sim_tree_remove(&by_address, &r->node);
   if (!r->is_registered) give_memory(memory_of(r), r->pinned);
   sim_slab_give(&ranges, r);
@@ -78,6 +83,7 @@ static void wait_for_all_devices(void) {
   for (int i = 0; i < sim_device_count(); ++i) {
     device* d = sim_device_at(i);
     if (d->is_open && (d->queued || check_is_on())) sim_stream_wait_device(d);
+    if (check_is_on()) sim_order_learn_device(i);
   }
 }
 
@@ -116,6 +122,7 @@ static cudaError_t release(void* p) {
   if (!p) return cudaSuccess;
   const host_range* r = range_at(p);
   if (!r || r->is_registered) {
+    if (check_is_on()) sim_check_refused_free(p);
     return sim_refuse(cudaErrorInvalidValue, "%p is not what cudaHostAlloc returned", p);
   }
   wait_for_all_devices();

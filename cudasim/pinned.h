@@ -21,7 +21,7 @@
 
 #define PINNED_PAGE ((uint64_t)4096)
 
-struct use;
+struct host_use;
 
 typedef struct pinned {
   tree_node node;  // must be first; major is the address of the forbidden page before it
@@ -30,8 +30,8 @@ typedef struct pinned {
   site* allocated;
   site* freed;  // NULL while it is live
   bool is_freed;
-  struct pinned* newer;  // freed ones, in their order
-  struct use* uses;      // of live ones: host_check's
+  struct pinned* newer;   // freed ones, in their order
+  struct host_use* uses;  // of live ones: host_check's
   struct pinned* next_used;
   uint64_t* open;  // a bit per page: not forbidden, whatever its uses say
   bool has_open;   // there is one

@@ -57,28 +57,21 @@ static slab sites = {.size = sizeof(site)};
 
 typedef struct unwinding {
   site* into;
-  uintptr_t above;  // stack pointer of the last frame that is not wanted; 0: none
-  uintptr_t pc;     // the first frame that is wanted; 0: any
+  uintptr_t function;  // frames begin at the caller of this one; 0: that is not asked
+  uintptr_t pc;        // or at this program counter
   bool has_begun;
 } unwinding;
 
-// The frame of a function is told by its stack pointer at the call that it is in.
-static bool is_wanted(const unwinding* u, struct _Unwind_Context* frame) {
-  if (u->pc) return _Unwind_GetIP(frame) == u->pc;
-  return _Unwind_GetCFA(frame) > u->above;
-}
-
 static _Unwind_Reason_Code note_frame(struct _Unwind_Context* frame, void* argument) {
   unwinding* u = argument;
-  if (!u->has_begun && !is_wanted(u, frame)) return _URC_NO_REASON;
-  void* pc = (void*)_Unwind_GetIP(frame);
-  if (!u->has_begun && u->above) {  // this one is the runtime's function itself
-    u->has_begun = true;
+  uintptr_t pc = _Unwind_GetIP(frame);
+  u->has_begun |= pc == u->pc;
+  if (!u->has_begun) {
+    u->has_begun = u->function && _Unwind_GetRegionStart(frame) == u->function;
     return _URC_NO_REASON;
   }
-  u->has_begun = true;
   if (!pc) return _URC_END_OF_STACK;
-  u->into->frames[u->into->frame_count++] = pc;
+  u->into->frames[u->into->frame_count++] = (void*)pc;
   return u->into->frame_count < SITE_FRAMES ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
@@ -89,17 +82,17 @@ static void note_scopes(site* s) {
   if (source) source(s->scopes, sizeof(s->scopes));
 }
 
-static void fill(site* s, int id, uintptr_t above, uintptr_t pc) {
-  unwinding u = {.into = s, .above = above, .pc = pc};
+static void fill(site* s, int id, uintptr_t function, const void* pc) {
+  unwinding u = {.into = s, .function = function, .pc = (uintptr_t)pc};
   s->call = id;
   s->frame_count = 0;
   _Unwind_Backtrace(note_frame, &u);
-  if (!s->frame_count && pc) s->frames[s->frame_count++] = (void*)pc;
+  if (!s->frame_count && pc) s->frames[s->frame_count++] = (void*)(uintptr_t)pc;
   note_scopes(s);
 }
 
 void sim_site_fill(site* s, const void* pc) {
-  fill(s, CALL_COUNT, pc ? 0 : (uintptr_t)__builtin_frame_address(0), (uintptr_t)pc);
+  fill(s, CALL_COUNT, 0, pc ? pc : __builtin_return_address(0));
 }
 
 site* sim_site_here(void) {
@@ -108,7 +101,9 @@ site* sim_site_here(void) {
   if (c->site) return c->site;
   site* s = sim_slab_take(&sites);
   if (!s) return NULL;
-  fill(s, (int)c->id, c->stack, 0);
+  char* within =
+      (char*)(uintptr_t)c->within;  // behind a call, so that the next byte may be none of it
+  fill(s, (int)c->id, (uintptr_t)_Unwind_FindEnclosingFunction(within - 1), NULL);
   s->references = 1;
   c->site = s;
   return s;
@@ -290,7 +285,7 @@ static void enter_output(void) {
 
 static void leave_output(void) { atomic_flag_clear_explicit(&out.busy, memory_order_release); }
 
-void sim_report_written(const report* r) {
+void sim_report(const report* r) {
   const int before = errno;
   atomic_fetch_add(&counts[r->rule], 1);
   enter_output();
@@ -302,12 +297,8 @@ void sim_report_written(const report* r) {
     write_all(output(), out.text, out.used);
   }
   leave_output();
+  if (sim_check_mode == CHECK_ABORT && !r->more_follow) abort();
   errno = before;
-}
-
-void sim_report(const report* r) {
-  sim_report_written(r);
-  if (sim_check_mode == CHECK_ABORT) abort();
 }
 
 static _Unwind_Reason_Code stop_at_once(struct _Unwind_Context* frame, void* argument) {

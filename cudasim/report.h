@@ -94,15 +94,13 @@ typedef struct report {
   const site* here;      // where it shows; NULL: nowhere
   const char* relation;  // what `there` has done to the memory, e.g. "freed by"
   const site* there;     // the other side, or NULL
+  bool more_follow;      // the process is not ended yet
 } report;
 
 // Counts the report and writes it, unless one of the same rule and places was written before; ends
 // the process where the machine's mode is CHECK_ABORT. Allocates nothing, leaves errno, needs no
 // lock: good in signal handlers.
 void sim_report(const report* r);
-
-// The same, but the process goes on in every mode.
-void sim_report_written(const report* r);
 
 // Takes over the machine's options, and forgets reports of earlier ones. The first unwinding of a
 // stack may allocate: it happens here.

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cudasim/check.h"
 #include "cudasim/choice.h"
 #include "cudasim/event.h"
 #include "cudasim/fault.h"
@@ -125,6 +126,7 @@ static void at_exit(void) {
   int expected = GATE_OPEN;
   if (!atomic_compare_exchange_strong(&state.gate, &expected, GATE_EXITED)) return;
   sim_lock();
+  if (check_is_on() && state.options.check_leaks) sim_check_leaks();
   sim_scheduler_stop(false);
   sim_host_check_end();
   sim_unlock();
@@ -190,8 +192,16 @@ cudaError_t cudasim_configure(const cudasim_options* asked) {
   return is_early ? cudaSuccess : cudaErrorSetOnActiveProcess;
 }
 
+// Copies between devices need the memory of both.
+static void wait_for_all_devices(void) {
+  for (int i = 0; i < sim_device_count(); ++i) {
+    if (sim_device_at(i)->is_open) sim_stream_wait_device(sim_device_at(i));
+  }
+}
+
 static void take_down(void) {
   sim_lock();
+  wait_for_all_devices();
   for (int i = 0; i < sim_device_count(); ++i) sim_device_close(sim_device_at(i));
   sim_scheduler_stop(true);
   sim_host_memory_free_all();
@@ -204,8 +214,8 @@ static void take_down(void) {
   sim_pool_drop();
   sim_block_drop();
   sim_op_drop();
+  sim_check_drop();
   sim_history_drop();
-  sim_site_drop();
   sim_unlock();
 }
 
@@ -244,18 +254,17 @@ static void begin_checked(call* c) {
   this_thread.call = c;
 }
 
-// `stack` is below the frame of the function of the API, and above those of what it calls.
-static inline bool begin(call* c, call_id id, const void* stack) {
-  *c = (call){.id = id, .stack = (uintptr_t)stack};
+static inline bool begin(call* c, call_id id, const void* within) {
+  *c = (call){.id = id, .within = within};
   c->error = admit(c, id);
   if (check_is_on()) begin_checked(c);
   return c->error == cudaSuccess;
 }
 
-bool sim_call_open_plain(call* c, call_id id) { return begin(c, id, __builtin_frame_address(0)); }
+bool sim_call_open_plain(call* c, call_id id) { return begin(c, id, __builtin_return_address(0)); }
 
 bool sim_call_open(call* c, call_id id) {
-  if (!begin(c, id, __builtin_frame_address(0))) return false;
+  if (!begin(c, id, __builtin_return_address(0))) return false;
   sim_lock();
   c->is_locked = true;
   c->device = sim_device_open(this_thread.device, &c->error);

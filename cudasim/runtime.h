@@ -16,11 +16,11 @@
 typedef struct thread_state {
   int device;
   cudaError_t last_error;
+  enum cudaStreamCaptureMode capture_mode;
   bool in_host_function;
   uint64_t machine;       // that the rest belongs to
   cudaStream_t* streams;  // its default streams, by device; NULL before the first
-  enum cudaStreamCaptureMode capture_mode;
-  uint64_t id;  // 0 before it captures anything
+  uint64_t id;            // 0 before it captures anything
   uint64_t call_ticks;
   struct call* call;  // that it is in, while the checker is on
   pthread_cond_t wake;
@@ -55,7 +55,7 @@ typedef struct call {
   bool is_measured;
   uint64_t began;      // ticks
   call_id id;          // this and the rest: while the checker is on
-  uintptr_t stack;     // below the frame of the function of the API
+  const void* within;  // a place in the function of the API
   struct site* site;   // if somebody asked for it
   struct call* outer;  // that runs a host function which makes this one
 } call;

@@ -6,6 +6,7 @@
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
 #include "cudasim/host_check.h"
+#include "cudasim/order.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -52,13 +53,11 @@ static cudaError_t query(device* current, cudaStream_t handle) {
   if (error) return error;
   device* d = s->device;
   uint64_t position = s->submitted;
-  history* known = check_is_on() ? sim_history_retain(s->known) : NULL;
+  stamp here = sim_order_stamp(s);
+  host_knowledge k = sim_host_check_ask(s, position, s->known);
   sim_scheduler_ask(s, position);  // the stream may be destroyed meanwhile
-  bool is_done = stream_is_done(s, position);
-  if (is_done && check_is_on()) sim_host_check_learn(s, position, known);
-  sim_history_release(known);
-  if (d->broken) return d->broken;
-  return is_done ? cudaSuccess : cudaErrorNotReady;
+  sim_host_check_answer(&k);
+  return sim_order_answer(d->broken, stream_is_done(s, position), &here);
 }
 
 static cudaError_t synchronize(device* current, cudaStream_t handle) {
@@ -71,7 +70,9 @@ static cudaError_t synchronize(device* current, cudaStream_t handle) {
   if (error) return error;
   uint64_t position = s->submitted;
   history* known = sim_history_retain(s->known);
+  stamp here = sim_order_stamp(s);
   sim_scheduler_wait(s, position);
+  sim_order_learn(&here);
   if (s->device == d) sim_stream_observe(s, position, known);  // else it was destroyed meanwhile
   if (check_is_on()) sim_host_check_learn(s, position, known);
   sim_history_release(known);
@@ -97,6 +98,7 @@ static cudaError_t launch(device* current, cudaStream_t handle, cudaHostFn_t fun
   op* o = sim_host_op(function, argument);
   if (!o) return cudaErrorMemoryAllocation;
   ++s->device->statistics.host_functions;
+  sim_order_mark(o, s);
   sim_scheduler_submit(s, o, false);
   return cudaSuccess;
 }

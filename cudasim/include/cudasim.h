@@ -143,10 +143,19 @@ CUDASIM_EXPORT_ void* cudasim_device_memory(const void* pointer, size_t size);
 
 #define CUDASIM_MAX_RANGES 8
 
+// What a launch does with a range, as far as the checker is told. What it may do at will conflicts
+// with the writes of others, and not with what they may do.
+typedef enum cudasim_access {
+  CUDASIM_READS_OR_WRITES = 0,
+  CUDASIM_READS = 1,
+  CUDASIM_WRITES = 2,  // all of it
+} cudasim_access;
+
 // Bytes that a launch reads or writes, by the address that the program gave.
 typedef struct cudasim_range {
   const void* pointer;
   size_t bytes;  // 0: none
+  cudasim_access access;
 } cudasim_range;
 
 // One launch, as the functions of a kernel see it.
