@@ -173,8 +173,8 @@ static void add(pinned* p, host_use* u) {
   sim_pinned_lock();
   host_use** superseded = find_superseded(p, u);
   host_use* old = superseded ? *superseded : NULL;
+  link_used(p);  // as long as an old one shows that it may be there already
   if (old) *superseded = old->next;
-  link_used(p);
   u->next = p->uses;
   p->uses = u;
   close_pages(p, u);

@@ -122,6 +122,18 @@ static void reads_a_small_result_too_early(bool is_right) {
   expect_reports(is_right ? NULL : "read-before-sync");
 }
 
+// One copy takes the place of another, and the host waits for it.
+static void repeats_a_copy(bool is_right) {
+  cudaStream_t stream = new_stream();
+  volatile unsigned char* result = new_pinned(BYTES);
+  void* data = new_buffer();
+  for (int i = 0; i < 3; ++i) copy(result, data, BYTES, stream);
+  if (is_right) OK(cudaStreamSynchronize(stream));
+  EXPECT(result[0] <= 1);
+  expect_reports(is_right ? NULL : "read-before-sync");
+  OK(cudaDeviceSynchronize());
+}
+
 static void waits_for_the_wrong_event(bool is_right) {
   cudaStream_t stream = new_stream();
   cudaEvent_t before = new_event();
@@ -549,6 +561,7 @@ static const test_case cases[] = {
     CASE(writes_a_result_too_early),
     CASE(overwrites_a_source_too_early),
     CASE(reads_a_small_result_too_early),
+    CASE(repeats_a_copy),
     CASE(waits_for_the_wrong_event),
     CASE(waits_for_a_stream_that_is_not_behind),
     CASE(reads_what_a_graph_copies),
