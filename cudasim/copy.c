@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
+#include "cudasim/host_check.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -24,11 +26,13 @@ static bool span_bytes(const side* where, const box* b, uint64_t* out) {
 static cudaError_t find_on_device(place* p) {
   const block* b = sim_space_block_around(&p->device->space, p->address);
   if (!b) {
+    if (check_is_on()) sim_check_refused_use(p->address, p->bytes);
     return sim_refuse(cudaErrorInvalidValue, "%#llx is in no live allocation of device %d",
                       (unsigned long long)p->address, p->device->id);
   }
   uint64_t offset = p->address - block_address(b);
   if (offset > b->requested || p->bytes > b->requested - offset) {
+    if (check_is_on()) sim_check_refused_use(p->address, p->bytes);
     return sim_refuse(cudaErrorInvalidValue,
                       "%llu bytes at %llu of an allocation of %llu on device %d",
                       (unsigned long long)p->bytes, (unsigned long long)offset,
@@ -41,8 +45,9 @@ static cudaError_t find_on_device(place* p) {
 static cudaError_t find_on_host(place* p) {
   const host_range* r = sim_host_memory_around(p->address);
   p->is_pinned = r;
-  p->at = (char*)(uintptr_t)p->address;
+  p->at = r && r->pinned ? sim_pinned_alias(p->address) : (char*)(uintptr_t)p->address;
   if (!r || p->bytes <= r->bytes - (p->address - r->node.major)) return cudaSuccess;
+  if (check_is_on()) sim_check_refused_use(p->address, p->bytes);
   return sim_refuse(cudaErrorInvalidValue, "%llu bytes at %llu of %llu bytes of page-locked memory",
                     (unsigned long long)p->bytes, (unsigned long long)(p->address - r->node.major),
                     (unsigned long long)r->bytes);
@@ -143,14 +148,18 @@ cudaError_t sim_copy_submit(stream* s, const copy_request* r, const place* to, c
                             bool is_async) {
   op* o = sim_copy_op(r, to, from);
   if (!o) return cudaErrorMemoryAllocation;
+  if (check_is_on()) sim_check_copy(s, r);
   bool waits = must_wait(to, from, is_async);
-  if (waits && can_be_staged(&r->extent, to, from)) waits = !stage(o);
+  bool is_staged = waits && can_be_staged(&r->extent, to, from);
+  if (is_staged) waits = !stage(o);
+  stamp here = waits && !is_staged ? sim_order_stamp(s) : (stamp){0};
   device* d = s->device;
   uint64_t position = s->submitted + 1;
   ++d->statistics.copies;
   sim_scheduler_submit(s, o, waits);
   if (!waits) return cudaSuccess;
-  sim_scheduler_wait(s, position);
+  sim_host_check_wait(s, position);
+  sim_order_learn(&here);
   return d->broken;
 }
 
@@ -178,9 +187,13 @@ cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bo
   place from;
   error = prepare(current, in, r, &s, &to, &from);
   if (error) return error;
-  if (!is_async && !s->branch && to.device && is_pageable(&from) &&
-      !stream_is_done(s, s->submitted)) {
-    sim_scheduler_wait(s, s->submitted);  // without the lock: anything may be different then
+  bool waits_first = !is_async && !s->branch && to.device && is_pageable(&from);
+  if (waits_first) {
+    stamp before = sim_order_stamp(s);
+    sim_order_learn(&before);
+  }
+  if (waits_first && (!stream_is_done(s, s->submitted) || check_is_on())) {
+    sim_host_check_wait(s, s->submitted);  // without the lock: anything may be different then
     error = prepare(current, in, r, &s, &to, &from);
     if (error) return error;
   }

@@ -4,6 +4,7 @@
 
 #include "cudasim/capture.h"
 #include "cudasim/copy.h"
+#include "cudasim/order.h"
 #include "cudasim/runtime.h"
 
 #define LARGEST_PITCH ((size_t)INT32_MAX)
@@ -101,6 +102,7 @@ static cudaError_t join(device* current, int id, bool is_before) {
   stream* first = is_before ? other->legacy : current->legacy;
   stream* second = is_before ? current->legacy : other->legacy;
   error = sim_stream_enter(first);
+  if (!error) sim_order_join(second, first);
   return error ? error : sim_stream_follow(second, first, first->submitted, first->known);
 }
 

@@ -6,8 +6,10 @@
 
 #include <stddef.h>
 
+#include "cudasim/check.h"
 #include "cudasim/choice.h"
 #include "cudasim/copy.h"
+#include "cudasim/host_check.h"
 #include "cudasim/runtime.h"
 
 typedef struct batch {
@@ -94,7 +96,7 @@ static cudaError_t copy_one(device* current, cudaStream_t in, const batch* b, si
   if (error) return error;
   if (!is_read_at_once(&r, &from, order)) return queue(s, &r, &to, &from);
   error = sim_copy_submit(s, &r, &to, &from, true);
-  if (!error && from.is_pinned) sim_scheduler_wait(s, s->submitted);
+  if (!error && from.is_pinned) sim_host_check_wait(s, s->submitted);
   return error;
 }
 
@@ -143,6 +145,15 @@ static enum cudaMemcpySrcAccessOrder access_order_of(const batch* b, size_t i) {
   return b->attributes[low].srcAccessOrder;
 }
 
+// In the order that the program gave, so that every run finds the same.
+static void check_order(const stream* s, const batch* b) {
+  uint64_t time = sim_check_batch_begin(s);
+  for (size_t i = 0; i < b->count; ++i) {
+    copy_request r = request_of(b, i);
+    sim_check_batch_copy(s, &r, time);
+  }
+}
+
 static cudaError_t copy(device* current, cudaStream_t in, const batch* b) {
   cudaError_t error;
   const stream* s = sim_stream_of(current, in, &error);
@@ -155,6 +166,7 @@ static cudaError_t copy(device* current, cudaStream_t in, const batch* b) {
   }
   error = check(b);
   if (error) return error;
+  if (check_is_on()) check_order(s, b);
   order o = next_order(b->count);
   for (size_t done = 0; done < b->count && !error; ++done) {
     const size_t i = order_take(&o, b->count);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/event.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
@@ -77,6 +78,10 @@ device* sim_device_open(int id, cudaError_t* error) {
 void sim_device_close(device* d) {
   if (!d->is_open) return;
   sim_stream_wait_device(d);
+  if (check_is_on()) {
+    sim_order_learn_device(d->id);
+    sim_check_device_gone(d->id);
+  }
   unmake(d);
 }
 
@@ -89,6 +94,7 @@ static cudaError_t synchronize(device* d) {
   cudaError_t error = sim_captures ? sim_capture_refuse_device(d) : cudaSuccess;
   if (error) return error;
   sim_stream_wait_device(d);
+  if (check_is_on()) sim_order_learn_device(d->id);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
 }

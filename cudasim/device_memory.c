@@ -3,9 +3,11 @@
 #include <stddef.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
 #include "cudasim/pool.h"
+#include "cudasim/report.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/space.h"
@@ -72,6 +74,7 @@ static cudaError_t allocate(device* d, void** out, uint64_t size) {
   }
   ++d->statistics.mallocs;
   *out = (void*)(uintptr_t)block_address(b);
+  if (check_is_on()) sim_check_made(*out, size, MEMORY_DEVICE, NULL);
   return cudaSuccess;
 }
 
@@ -81,20 +84,30 @@ static block* block_at(const void* p, device** out) {
   return *out ? sim_space_block_at(&(*out)->space, address) : NULL;
 }
 
+static cudaError_t refuse_free(const void* p) {
+  if (check_is_on()) sim_check_refused_free(p);
+  return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+}
+
 static cudaError_t release(const void* p) {
   if (!p) return cudaSuccess;
   device* d;
   block* b = block_at(p, &d);
-  if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+  if (!b) return refuse_free(p);
   if (d->broken) return d->broken;
   if (b->pool) {  // the program has waited for its work: so says cudaFree's contract
     ++d->statistics.frees;
+    if (check_is_on()) sim_check_freed(p, NULL);
     return sim_pool_free(b, NULL);
   }
-  if (d->queued) {
+  if (d->queued || check_is_on()) {
     sim_stream_wait_device(d);
     b = block_at(p, &d);
     if (!b) return cudaErrorInvalidValue;  // freed by another thread meanwhile
+  }
+  if (check_is_on()) {
+    sim_order_learn_device(d->id);
+    sim_check_freed(p, NULL);
   }
   sim_space_delist(&d->space, b);
   sim_device_memory_give(b);
@@ -141,8 +154,10 @@ static cudaError_t allocate_async(device* current, void** out, size_t size, cuda
   if (error || !size) return error;
   if (!p) p = s->device->pool;
   error = sim_pool_alloc(p, s, size, out);
-  if (!error) ++p->device->statistics.async_mallocs;
-  return error;
+  if (error) return error;
+  ++p->device->statistics.async_mallocs;
+  if (check_is_on()) sim_check_made(*out, size, MEMORY_POOL, s);
+  return cudaSuccess;
 }
 
 static cudaError_t allocate_from(device* current, void** out, size_t size, cudaMemPool_t from,
@@ -174,11 +189,13 @@ static cudaError_t release_async(device* current, const void* p, cudaStream_t in
   if (error || !p) return error;
   device* d;
   block* b = block_at(p, &d);
-  if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+  if (!b) return refuse_free(p);
   if (!b->pool && sim_scheduler_make_room(s)) return release_async(current, p, in);
   error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
-  if (!error) ++d->statistics.async_frees;
-  return error;
+  if (error) return error;
+  ++d->statistics.async_frees;
+  if (check_is_on()) sim_check_freed(p, s);
+  return cudaSuccess;
 }
 
 //===-- The API -------------------------------------------------------------------------------===//

@@ -5,6 +5,7 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -65,6 +66,7 @@ static void destroy(event* e) {
   }
   sim_handle_close(e->handle);
   sim_history_release(e->known);
+  sim_order_release(&e->recorded);
   sim_node_set_clear(&e->captured);
   ++e->serial;  // a recording that is still queued is void
   give_memory(e);
@@ -102,10 +104,16 @@ void sim_event_set_captured(event* e, uint64_t id, const node_set* nodes) {
   e->capture = id;
 }
 
+static void note_recorded(event* e, const stream* s) {
+  sim_order_release(&e->recorded);
+  e->recorded = sim_order_stamp(s);
+}
+
 static void set_recorded(event* e, stream* s, uint64_t position) {
   if (e->capture) sim_event_set_captured(e, 0, &(node_set){0});
   sim_history_release(e->known);
   e->known = sim_history_retain(s->known);
+  if (s->actor) note_recorded(e, s);
   e->stream = s;
   e->position = position;
   e->ns = 0;
@@ -169,6 +177,7 @@ static cudaError_t follow(device* current, cudaStream_t in, cudaEvent_t handle, 
   if (sim_scheduler_make_room(s)) return follow(current, in, handle, flags);
   error = sim_stream_enter(s);
   if (error || !e->stream) return error;
+  sim_order_follow(s, &e->recorded);
   return sim_stream_follow(s, e->stream, e->position, e->known);
 }
 
@@ -185,9 +194,11 @@ static cudaError_t query(cudaEvent_t handle) {
   const device* d = e->device;
   stream* s = e->stream;
   uint64_t position = e->position;
+  stamp recorded = sim_order_copy(&e->recorded);
+  host_knowledge k = sim_host_check_ask(s, position, e->known);
   sim_scheduler_ask(s, position);  // the event may be destroyed meanwhile
-  if (d->broken) return d->broken;
-  return stream_is_done(s, position) ? cudaSuccess : cudaErrorNotReady;
+  sim_host_check_answer(&k);
+  return sim_order_answer(d->broken, stream_is_done(s, position), &recorded);
 }
 
 static cudaError_t synchronize(cudaEvent_t handle) {
@@ -199,8 +210,11 @@ static cudaError_t synchronize(cudaEvent_t handle) {
   stream* s = e->stream;
   uint64_t position = e->position;
   history* known = sim_history_retain(e->known);
+  stamp recorded = sim_order_copy(&e->recorded);
   if (s) sim_scheduler_wait(s, position);  // the event may be destroyed meanwhile
+  sim_order_learn(&recorded);
   if (s && s->device) sim_stream_observe(s, position, known);
+  if (s && check_is_on()) sim_host_check_learn(s, position, known);
   sim_history_release(known);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
@@ -217,6 +231,13 @@ static cudaError_t elapsed_ms(float* ms, cudaEvent_t from, cudaEvent_t to) {
   if (!start->stream || !end->stream) return cudaErrorInvalidResourceHandle;
   if (start->device->broken) return start->device->broken;
   if (!is_done(start) || !is_done(end)) return cudaErrorNotReady;
+  if (check_is_on()) {  // the answer tells that both have been reached
+    sim_host_check_learn(start->stream, start->position, start->known);
+    sim_host_check_learn(end->stream, end->position, end->known);
+  }
+  stamp over[] = {sim_order_copy(&start->recorded), sim_order_copy(&end->recorded)};
+  sim_order_learn(&over[0]);
+  sim_order_learn(&over[1]);
   *ms = (float)((double)(int64_t)(end->ns - start->ns) / 1e6);
   return cudaSuccess;
 }

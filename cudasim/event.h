@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "cudasim/graph.h"
+#include "cudasim/order.h"
 #include "cudasim/stream.h"
 
 typedef struct event {
@@ -19,6 +20,7 @@ typedef struct event {
   stream* stream;     // it was last recorded in, or NULL
   uint64_t position;  // there
   history* known;     // there
+  stamp recorded;     // the same for the checker
   uint64_t serial;    // of the last recording; goes on counting when the memory is used again
   uint64_t ns;        // when the last recording completed; 0 until then
   uint64_t capture;   // the id of the capture it was last recorded in; 0: in none

@@ -23,6 +23,8 @@ static const char* const names[] = {
 #undef NAME_
 };
 
+const char* sim_call_name(call_id id) { return names[id]; }
+
 static int find(const char* function) {
   for (int i = 0; i < CALL_COUNT; ++i) {
     if (strcmp(names[i], function) == 0) return i;

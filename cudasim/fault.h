@@ -13,4 +13,6 @@ extern atomic_bool sim_faults_armed;
 // Counts one call of the function; the error it is to return, or cudaSuccess.
 cudaError_t sim_fault_next(call_id id);
 
+const char* sim_call_name(call_id id);
+
 #endif  // CUDASIM_FAULT_H_

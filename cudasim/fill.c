@@ -4,7 +4,9 @@
 #include <stddef.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/fill.h"
+#include "cudasim/host_check.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 
@@ -36,12 +38,15 @@ static cudaError_t capture_fill(stream* s, const fill_request* r) {
 static cudaError_t submit(stream* s, const fill_request* r, const place* where, bool waits) {
   op* o = sim_fill_op(r, where);
   if (!o) return cudaErrorMemoryAllocation;
+  if (check_is_on()) sim_check_fill(s, r);
+  stamp here = waits ? sim_order_stamp(s) : (stamp){0};
   device* d = s->device;
   uint64_t position = s->submitted + 1;
   ++d->statistics.fills;
   sim_scheduler_submit(s, o, waits);
   if (!waits) return cudaSuccess;
-  sim_scheduler_wait(s, position);
+  sim_host_check_wait(s, position);
+  sim_order_learn(&here);
   return d->broken;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cudasim/handle.h"
+#include "cudasim/report.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
 
@@ -69,6 +70,7 @@ void sim_node_release(node* n) {
   if (n->handle) sim_handle_close(n->handle);
   if (n->work.type == cudaGraphNodeTypeKernel) sim_kernel_release(n->work.kernel);
   sim_node_set_clear(&n->dependencies);
+  if (n->site) sim_site_release(n->site);
   sim_bookkeeping_free(n);
 }
 
@@ -78,6 +80,7 @@ static node* make_node(graph* g, const node_work* w, const device* d,
   if (!n) return NULL;
   *n = (node){.references = 1, .graph = g, .device = d->id, .work = *w};
   if (w->type == cudaGraphNodeTypeKernel) sim_kernel_retain(w->kernel);
+  if (check_is_on()) n->site = sim_site_retain(sim_site_here());
   n->handle = sim_handle_open(HANDLE_NODE, n);
   if (n->handle && sim_node_set_join(&n->dependencies, dependencies)) return n;
   sim_node_release(n);

@@ -55,7 +55,8 @@ typedef struct node {
   uint32_t references;  // of graphs and executable graphs
   struct graph* graph;  // NULL once that is destroyed
   cudaGraphNode_t handle;
-  int device;  // that it was captured on
+  int device;         // that it was captured on
+  struct site* site;  // of the call that was captured, while the checker is on
   node_work work;
   node_set dependencies;
 } node;

@@ -3,8 +3,10 @@
 #include <assert.h>
 #include <stddef.h>
 
+#include "cudasim/check.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/report.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/slab.h"
@@ -63,6 +65,7 @@ void sim_graph_exec_destroy(graph_exec* e) {
     if (s) sim_stream_close(s);
   }
   for (uint32_t i = 0; e->steps && i < e->count; ++i) sim_node_release(e->steps[i].node);
+  sim_order_release(&e->last_launch);
   sim_bookkeeping_free(e->steps);
   sim_bookkeeping_free(e);
 }
@@ -96,6 +99,7 @@ graph_exec* sim_graph_exec_create(const graph* g, cudaError_t* error) {
     return NULL;
   }
   deal(e, g);
+  if (check_is_on()) sim_check_graph(g->nodes, g->count);
   return e;
 }
 
@@ -164,8 +168,16 @@ static op* take_first(op** list) {
   return o;
 }
 
+// What a stream comes after, for the checker.
+static void note_order(stream* s, const stream* target, uint64_t position) {
+  if (s == target) return;
+  sim_history_join(&s->known, target->known);
+  sim_history_note(&s->known, target->slot, position);
+}
+
 // Makes what comes next in `s` wait for `position` of `target`.
 static void wait_for(supply* from, stream* s, stream* target, uint64_t position) {
+  if (check_is_on()) note_order(s, target, position);
   if (s == target || stream_is_done(target, position)) return;
   op* o = take_first(&from->waits);
   o->wait.target = target;
@@ -180,7 +192,9 @@ static void queue_step(graph_exec* e, step* what, supply* from) {
     const step* other = &e->steps[before->nodes[i]];
     wait_for(from, s, e->lanes[other->lane].stream, other->position);
   }
-  sim_scheduler_queue(s, take_first(&from->work));
+  op* o = take_first(&from->work);
+  if (o->kind == OP_HOST) sim_order_mark(o, e->lanes[0].stream);
+  sim_scheduler_queue(s, o);
   what->position = s->submitted;
 }
 
@@ -208,12 +222,21 @@ static void queue_all(graph_exec* e, stream* s, supply* from) {
   e->last_position = s->submitted;
 }
 
+// A launch comes after the last one of the same.
+static void check_launch(graph_exec* e, const stream* s) {
+  sim_order_follow(s, &e->last_launch);
+  sim_order_release(&e->last_launch);
+  sim_check_launch(s, e->steps, e->count);
+  e->last_launch = sim_order_stamp(s);
+}
+
 cudaError_t sim_graph_exec_launch(graph_exec* e, stream* s) {
   supply ops = {0};
   cudaError_t error = prepare(e, s, &ops);
   if (!error) {
     uint64_t position;
     count_work(e, s->device);
+    if (check_is_on()) check_launch(e, s);
     queue_all(e, s, &ops);
     position = e->last_position;
     release_ops(ops.waits);

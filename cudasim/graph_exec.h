@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "cudasim/graph.h"
+#include "cudasim/order.h"
 #include "cudasim/stream.h"
 
 #define LANES 8
@@ -40,6 +41,7 @@ typedef struct graph_exec {
   uint32_t waits;          // that a launch may need at most
   stream* last_stream;     // of the last launch; NULL before the first
   uint64_t last_position;  // there
+  stamp last_launch;       // the same for the checker
 } graph_exec;
 
 // What the graph is now, to be launched; NULL, and why not, in `*error`.

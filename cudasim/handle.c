@@ -3,8 +3,10 @@
 
 #include "cudasim/handle.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include "cudasim/report.h"
 #include "cudasim/slab.h"
 
 #define TAG ((uint64_t)5)
@@ -15,6 +17,7 @@
 typedef struct slot {
   void* object;    // NULL while free
   uint64_t value;  // of the handle that is open here
+  site* opened;    // while the checker is on: by what call
   uint32_t next;   // free: the next free slot
 } slot;
 
@@ -56,6 +59,7 @@ void* sim_handle_open(handle_kind kind, void* object) {
   slot* s = slot_at(index);
   table.first_free = s->next;
   s->object = object;
+  s->opened = check_is_on() ? sim_site_retain(sim_site_here()) : NULL;
   s->value =
       TAG << 60 | (uint64_t)kind << 56 | (uint64_t)++table.generation << 24 | (uint64_t)index << 4;
   return (void*)(uintptr_t)s->value;
@@ -78,7 +82,18 @@ void sim_handle_close(const void* handle) {
   slot* s = find(handle);
   if (!s) return;
   s->object = NULL;
+  if (check_is_on()) sim_site_release(s->opened);
   append_free((uint32_t)(s->value >> 4) & (CHUNK_SLOTS * CHUNKS - 1));
+}
+
+void sim_handle_for_each(void (*visit)(void* user, handle_kind kind, const void* object,
+                                       const site* opened),
+                         void* user) {
+  for (uint32_t i = 0; i < table.slots; ++i) {
+    const slot* s = slot_at(i);
+    if (s->object && s->opened)
+      visit(user, (handle_kind)(s->value >> 56 & 15), s->object, s->opened);
+  }
 }
 
 void sim_handle_close_all(void) {

@@ -3,6 +3,8 @@
 #ifndef CUDASIM_HANDLE_H_
 #define CUDASIM_HANDLE_H_
 
+struct site;
+
 typedef enum handle_kind {
   HANDLE_STREAM = 1,
   HANDLE_EVENT = 2,
@@ -20,6 +22,12 @@ void* sim_handle_object(handle_kind kind, const void* handle);
 
 // Ends a live handle. It is not given out again.
 void sim_handle_close(const void* handle);
+
+// Calls `visit` for all live handles that were opened while the checker was on, with the site of
+// the call that opened them.
+void sim_handle_for_each(void (*visit)(void* user, handle_kind kind, const void* object,
+                                       const struct site* opened),
+                         void* user);
 
 // Ends all handles and frees the table.
 void sim_handle_close_all(void);

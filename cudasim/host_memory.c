@@ -4,7 +4,10 @@
 #include <stdlib.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/device.h"
+#include "cudasim/fault_handler.h"
+#include "cudasim/host_check.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
 #include "cudasim/stream.h"
@@ -38,21 +41,35 @@ static host_range* range_at(const void* p) {
   return r && r->node.major == (uint64_t)(uintptr_t)p ? r : NULL;
 }
 
-static cudaError_t add(void* p, size_t bytes, unsigned flags, bool is_registered) {
+static cudaError_t add(void* p, size_t bytes, unsigned flags, bool is_registered, pinned* checked) {
   host_range* r = sim_slab_take(&ranges);
   if (!r) return cudaErrorMemoryAllocation;
   *r = (host_range){.bytes = bytes,
                     .flags = flags,
                     .device = sim_thread()->device,
-                    .is_registered = is_registered};
+                    .is_registered = is_registered,
+                    .pinned = checked};
   r->node.major = (uint64_t)(uintptr_t)p;
   sim_tree_insert(&by_address, &r->node);
+  if (check_is_on()) {
+    sim_check_made(p, bytes, is_registered ? MEMORY_REGISTERED : MEMORY_PINNED, NULL);
+  }
   return cudaSuccess;
 }
 
+static void give_memory(void* p, pinned* checked) {
+  if (!checked) {
+    free(p);
+    return;
+  }
+  sim_host_check_forget(checked);
+  sim_pinned_give(checked);
+}
+
 static void drop(host_range* r) {
+  if (check_is_on()) sim_check_freed(memory_of(r), NULL);
   sim_tree_remove(&by_address, &r->node);
-  if (!r->is_registered) free(memory_of(r));
+  if (!r->is_registered) give_memory(memory_of(r), r->pinned);
   sim_slab_give(&ranges, r);
 }
 
@@ -65,22 +82,36 @@ void sim_host_memory_free_all(void) {
 static void wait_for_all_devices(void) {
   for (int i = 0; i < sim_device_count(); ++i) {
     device* d = sim_device_at(i);
-    if (d->is_open && d->queued) sim_stream_wait_device(d);
+    if (d->is_open && (d->queued || check_is_on())) sim_stream_wait_device(d);
+    if (check_is_on()) sim_order_learn_device(i);
   }
 }
 
 //===-- Allocation and registration -----------------------------------------------------------===//
 
+// Whole pages; NULL when the host has none.
+static void* take_memory(size_t bytes, pinned** checked) {
+  if (bytes > LARGEST) return NULL;
+  if (check_is_on()) {
+    sim_fault_handler_look_around();
+    *checked = sim_pinned_take(bytes);
+    if (*checked) return (void*)(uintptr_t)pinned_address(*checked);
+  }
+  void* p = NULL;
+  return posix_memalign(&p, PAGE_BYTES, bytes) ? NULL : p;
+}
+
 static cudaError_t allocate(void** out, size_t bytes, unsigned flags) {
   if (!out || flags & ~(unsigned)ALLOC_FLAGS) return cudaErrorInvalidValue;
   *out = NULL;
   if (!bytes) return cudaSuccess;
-  void* p = NULL;
-  if (bytes > LARGEST || posix_memalign(&p, PAGE_BYTES, bytes)) return cudaErrorMemoryAllocation;
+  pinned* checked = NULL;
+  void* p = take_memory(bytes, &checked);
+  if (!p) return cudaErrorMemoryAllocation;
   // Under unified addressing all page-locked memory is mapped.
-  cudaError_t error = add(p, bytes, flags | cudaHostAllocMapped, false);
+  cudaError_t error = add(p, bytes, flags | cudaHostAllocMapped, false, checked);
   if (error) {
-    free(p);
+    give_memory(p, checked);
     return error;
   }
   *out = p;
@@ -91,6 +122,7 @@ static cudaError_t release(void* p) {
   if (!p) return cudaSuccess;
   const host_range* r = range_at(p);
   if (!r || r->is_registered) {
+    if (check_is_on()) sim_check_refused_free(p);
     return sim_refuse(cudaErrorInvalidValue, "%p is not what cudaHostAlloc returned", p);
   }
   wait_for_all_devices();
@@ -109,7 +141,7 @@ static cudaError_t enlist(void* p, size_t bytes, unsigned flags) {
   if (sim_host_memory_overlaps((uint64_t)(uintptr_t)p, bytes)) {
     return cudaErrorHostMemoryAlreadyRegistered;
   }
-  return add(p, bytes, flags | cudaHostRegisterMapped, true);
+  return add(p, bytes, flags | cudaHostRegisterMapped, true, NULL);
 }
 
 static cudaError_t delist(void* p) {

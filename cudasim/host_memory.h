@@ -12,8 +12,9 @@ typedef struct host_range {
   tree_node node;  // must be first; major is the address
   uint64_t bytes;
   unsigned flags;
-  int device;          // that was current
-  bool is_registered;  // the program's memory
+  int device;             // that was current
+  bool is_registered;     // the program's memory
+  struct pinned* pinned;  // where it is checked; or NULL
 } host_range;
 
 // The range that holds the address, or NULL.

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cudasim/capture.h"
+#include "cudasim/check.h"
 #include "cudasim/copy.h"
 #include "cudasim/device.h"
 #include "cudasim/pool.h"
@@ -99,6 +100,7 @@ struct kernel_run {
   bool is_wild;
   void* memory[CUDASIM_MAX_RANGES];
   span spans[CUDASIM_MAX_RANGES];
+  cudasim_range ranges[CUDASIM_MAX_RANGES];
 };
 
 // Of other devices, what their pools or the program's peers grant.
@@ -131,7 +133,7 @@ static size_t ask(const kernel_launch* l, cudasim_range* ranges) {
 }
 
 static void find_memory(kernel_run* r, const device* d) {
-  cudasim_range ranges[CUDASIM_MAX_RANGES] = {{0}};
+  cudasim_range* ranges = r->ranges;
   size_t count = ask(r->launch, ranges);
   r->is_wild = count > CUDASIM_MAX_RANGES;
   for (size_t i = 0; i < count && !r->is_wild; ++i) {
@@ -170,6 +172,28 @@ void sim_kernel_run(const kernel_run* r) {
     }
   }
   sim_thread()->in_host_function = false;
+}
+
+//===-- Checks --------------------------------------------------------------------------------===//
+
+static size_t uses_of(const cudasim_range* ranges, use* out) {
+  size_t count = 0;
+  for (int i = 0; i < CUDASIM_MAX_RANGES; ++i) {
+    if (!ranges[i].bytes) continue;
+    out[count++] = (use){.where = {.pointer = (void*)(uintptr_t)ranges[i].pointer},
+                         .extent = {ranges[i].bytes, 1, 1},
+                         .writes = ranges[i].access == CUDASIM_WRITES};
+  }
+  return count;
+}
+
+size_t sim_kernel_uses(const kernel_run* r, use* out) {
+  return r->is_wild ? 0 : uses_of(r->ranges, out);
+}
+
+size_t sim_kernel_launch_uses(const kernel_launch* l, use* out) {
+  cudasim_range ranges[CUDASIM_MAX_RANGES] = {{0}};
+  return ask(l, ranges) > CUDASIM_MAX_RANGES ? 0 : uses_of(ranges, out);
 }
 
 bool sim_kernel_is_wild(const kernel_run* r) { return r->is_wild; }
@@ -228,6 +252,7 @@ static cudaError_t submit(stream* s, kernel_launch* l) {
   op* o = sim_kernel_op(l, s->device);
   if (!o) return cudaErrorMemoryAllocation;
   ++s->device->statistics.kernels;
+  if (check_is_on()) sim_check_kernel(s, o->kernel.run);
   sim_scheduler_submit(s, o, false);
   return cudaSuccess;
 }

@@ -15,6 +15,7 @@
 #include "cudasim/op.h"
 
 struct device;
+struct use;
 
 // A kernel, its geometry and copies of its arguments. Never changed; graphs share it.
 typedef struct kernel_launch kernel_launch;
@@ -33,6 +34,10 @@ void sim_kernel_run(const kernel_run* r);
 
 // Whether it reaches what the device cannot.
 bool sim_kernel_is_wild(const kernel_run* r);
+
+// What a launch, or what is queued of it, uses of memory: at most CUDASIM_MAX_RANGES; how many.
+size_t sim_kernel_launch_uses(const kernel_launch* l, struct use* out);
+size_t sim_kernel_uses(const kernel_run* r, struct use* out);
 
 void sim_kernel_run_release(kernel_run* r);
 

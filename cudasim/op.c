@@ -6,6 +6,7 @@
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
 #include "cudasim/kernel.h"
+#include "cudasim/order.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
 #include "cudasim/space.h"
@@ -170,6 +171,8 @@ void sim_op_release(op* o) {
     touch(&o->fill.written);
   } else if (o->kind == OP_KERNEL) {
     sim_kernel_run_release(o->kernel.run);
+  } else if (o->kind == OP_HOST) {
+    sim_order_note_run(o);
   } else if (o->kind == OP_FREE) {
     sim_device_memory_give(o->free.block);
   }

@@ -72,6 +72,7 @@ typedef struct op {
     struct {
       cudaHostFn_t function;
       void* argument;
+      struct stamp* mark;  // for the checker, or NULL
     } host;
     struct {
       struct stream* target;

@@ -135,11 +135,39 @@ static bool read_switch(cudasim_switch asked, const char* name, bool otherwise, 
   return *out || strcmp(text, "0") == 0 || complain(name, text, "0, 1");
 }
 
+static bool read_check(const char* asked, check_mode* out) {
+  const char* text = text_of(asked, "CUDASIM_CHECK");
+  *out = CHECK_OFF;
+  if (!text || strcmp(text, "off") == 0) return true;
+  *out = CHECK_REPORT;
+  if (strcmp(text, "report") == 0) return true;
+  *out = CHECK_ABORT;
+  return strcmp(text, "abort") == 0 || complain("CUDASIM_CHECK", text, "off, report, abort");
+}
+
+static bool read_check_format(const char* asked, bool* is_json) {
+  const char* text = text_of(asked, "CUDASIM_CHECK_FORMAT");
+  *is_json = text && strcmp(text, "json") == 0;
+  return !text || *is_json || strcmp(text, "text") == 0 ||
+         complain("CUDASIM_CHECK_FORMAT", text, "text, json");
+}
+
+static bool read_check_file(const char* asked, char* out) {
+  const char* text = text_of(asked, "CUDASIM_CHECK_FILE");
+  int length = snprintf(out, CHECK_FILE_BYTES, "%s", text ? text : "");
+  return length < CHECK_FILE_BYTES ||
+         complain("CUDASIM_CHECK_FILE", text, "a path of less than 512 bytes");
+}
+
 bool sim_options_resolve(const cudasim_options* asked, options* out) {
   bool is_good = read_devices(asked->devices, &out->devices);
   is_good &= read_memory(asked->memory, out->memory);
   is_good &= read_schedule(asked->schedule, &out->schedule, &out->seed);
   is_good &= read_switch(asked->protect, "CUDASIM_PROTECT", true, &out->protect);
   is_good &= read_switch(asked->verbose, "CUDASIM_VERBOSE", false, &out->verbose);
+  is_good &= read_check(asked->check, &out->check);
+  is_good &= read_check_format(asked->check_format, &out->check_json);
+  is_good &= read_check_file(asked->check_file, out->check_file);
+  is_good &= read_switch(asked->check_leaks, "CUDASIM_CHECK_LEAKS", true, &out->check_leaks);
   return is_good;
 }

@@ -8,6 +8,14 @@
 #include "cudasim/include/cudasim.h"
 #include "cudasim/scheduler.h"
 
+#define CHECK_FILE_BYTES 512
+
+typedef enum check_mode {
+  CHECK_OFF,
+  CHECK_REPORT,
+  CHECK_ABORT,  // after the first report
+} check_mode;
+
 typedef struct options {
   int devices;
   uint64_t memory[CUDASIM_MAX_DEVICES];  // bytes
@@ -15,6 +23,10 @@ typedef struct options {
   uint64_t seed;  // of the schedule `random`
   bool protect;
   bool verbose;
+  check_mode check;
+  bool check_json;
+  bool check_leaks;
+  char check_file[CHECK_FILE_BYTES];  // empty: stderr
 } options;
 
 // Fills `out` from `asked`, the environment and the defaults. False, after a line on stderr for

@@ -9,14 +9,17 @@
 #include <string.h>
 #include <time.h>
 
+#include "cudasim/check.h"
 #include "cudasim/choice.h"
 #include "cudasim/event.h"
 #include "cudasim/fault.h"
 #include "cudasim/graph_exec.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/op.h"
 #include "cudasim/pool.h"
+#include "cudasim/report.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/slab.h"
 #include "cudasim/ticks.h"
@@ -45,6 +48,8 @@ static struct {
 //===-- The lock ------------------------------------------------------------------------------===//
 
 void sim_lock(void) { pthread_mutex_lock(&state.lock); }
+
+bool sim_try_lock(void) { return pthread_mutex_trylock(&state.lock) == 0; }
 
 void sim_unlock(void) { pthread_mutex_unlock(&state.lock); }
 
@@ -113,6 +118,7 @@ const options* sim_options(void) { return &state.options; }
 
 static void in_child(void) {
   if (atomic_load(&state.gate) == GATE_OPEN) atomic_store(&state.gate, GATE_FORKED);
+  sim_host_check_in_child();
 }
 
 // Copies under way end before the memory that they use goes.
@@ -120,7 +126,9 @@ static void at_exit(void) {
   int expected = GATE_OPEN;
   if (!atomic_compare_exchange_strong(&state.gate, &expected, GATE_EXITED)) return;
   sim_lock();
+  if (check_is_on() && state.options.check_leaks) sim_check_leaks();
   sim_scheduler_stop(false);
+  sim_host_check_end();
   sim_unlock();
 }
 
@@ -140,6 +148,8 @@ static gate make(void) {
     is_good = sim_options_resolve(&(cudasim_options){0}, &state.options);
   }
   sim_choice_begin(state.options.seed);
+  sim_report_begin(&state.options);
+  sim_host_check_begin();
   atomic_fetch_add(&state.machine, 1);
   return is_good && hook_process() ? GATE_OPEN : GATE_BROKEN;
 }
@@ -182,11 +192,20 @@ cudaError_t cudasim_configure(const cudasim_options* asked) {
   return is_early ? cudaSuccess : cudaErrorSetOnActiveProcess;
 }
 
+// Copies between devices need the memory of both.
+static void wait_for_all_devices(void) {
+  for (int i = 0; i < sim_device_count(); ++i) {
+    if (sim_device_at(i)->is_open) sim_stream_wait_device(sim_device_at(i));
+  }
+}
+
 static void take_down(void) {
   sim_lock();
+  wait_for_all_devices();
   for (int i = 0; i < sim_device_count(); ++i) sim_device_close(sim_device_at(i));
   sim_scheduler_stop(true);
   sim_host_memory_free_all();
+  sim_host_check_drop();
   sim_graph_exec_destroy_all();
   sim_graph_destroy_all();
   sim_handle_close_all();
@@ -195,6 +214,7 @@ static void take_down(void) {
   sim_pool_drop();
   sim_block_drop();
   sim_op_drop();
+  sim_check_drop();
   sim_history_drop();
   sim_unlock();
 }
@@ -229,14 +249,22 @@ static cudaError_t admit(call* c, call_id id) {
   return sim_fault_next(id);
 }
 
-bool sim_call_open_plain(call* c, call_id id) {
-  *c = (call){0};
+static void begin_checked(call* c) {
+  c->outer = this_thread.call;
+  this_thread.call = c;
+}
+
+static inline bool begin(call* c, call_id id, const void* within) {
+  *c = (call){.id = id, .within = within};
   c->error = admit(c, id);
+  if (check_is_on()) begin_checked(c);
   return c->error == cudaSuccess;
 }
 
+bool sim_call_open_plain(call* c, call_id id) { return begin(c, id, __builtin_return_address(0)); }
+
 bool sim_call_open(call* c, call_id id) {
-  if (!sim_call_open_plain(c, id)) return false;
+  if (!begin(c, id, __builtin_return_address(0))) return false;
   sim_lock();
   c->is_locked = true;
   c->device = sim_device_open(this_thread.device, &c->error);
@@ -244,7 +272,16 @@ bool sim_call_open(call* c, call_id id) {
   return c->error == cudaSuccess;
 }
 
+static void end_checked(call* c) {
+  this_thread.call = c->outer;
+  if (!c->site) return;
+  if (!c->is_locked) sim_lock();
+  sim_site_release(c->site);
+  if (!c->is_locked) sim_unlock();
+}
+
 cudaError_t sim_call_close(call* c) {
+  if (check_is_on()) end_checked(c);
   if (c->is_locked) sim_unlock();
   if (c->error && c->error != cudaErrorNotReady) this_thread.last_error = c->error;
   if (c->is_measured) {

@@ -16,12 +16,13 @@
 typedef struct thread_state {
   int device;
   cudaError_t last_error;
+  enum cudaStreamCaptureMode capture_mode;
   bool in_host_function;
   uint64_t machine;       // that the rest belongs to
   cudaStream_t* streams;  // its default streams, by device; NULL before the first
-  enum cudaStreamCaptureMode capture_mode;
-  uint64_t id;  // 0 before it captures anything
+  uint64_t id;            // 0 before it captures anything
   uint64_t call_ticks;
+  struct call* call;  // that it is in, while the checker is on
   pthread_cond_t wake;
 } thread_state;
 
@@ -32,6 +33,7 @@ stream* sim_thread_stream(device* d);
 
 // One for everything but the work itself, which runs without it.
 void sim_lock(void);
+bool sim_try_lock(void);
 void sim_unlock(void);
 void sim_wait(pthread_cond_t* condition);
 
@@ -51,7 +53,11 @@ typedef struct call {
   cudaError_t error;
   bool is_locked;
   bool is_measured;
-  uint64_t began;  // ticks
+  uint64_t began;      // ticks
+  call_id id;          // this and the rest: while the checker is on
+  const void* within;  // a place in the function of the API
+  struct site* site;   // if somebody asked for it
+  struct call* outer;  // that runs a host function which makes this one
 } call;
 
 // Begins a call: with the lock, and the current device open and not broken. False, without the

@@ -6,6 +6,7 @@
 #include "cudasim/choice.h"
 #include "cudasim/device.h"
 #include "cudasim/event.h"
+#include "cudasim/host_check.h"
 #include "cudasim/kernel.h"
 #include "cudasim/runtime.h"
 
@@ -197,9 +198,11 @@ static void run_first(stream* s) {
   bool is_copy = o->kind != OP_HOST;
   if (!s->device->broken) {
     state.copies += is_copy;
+    if (check_is_on()) sim_host_check_run(o);
     sim_unlock();
     sim_op_run(o);
     sim_lock();
+    if (check_is_on()) sim_host_check_ran();
     state.copies -= is_copy;
     bool is_wild = o->kind == OP_KERNEL && sim_kernel_is_wild(o->kernel.run);
     if (is_wild && !s->device->broken) s->device->broken = cudaErrorIllegalAddress;
@@ -261,6 +264,7 @@ static void start_worker(engine* e, void* (*work)(void* argument)) {
   sigset_t before;
   pthread_t thread;
   sigfillset(&all);
+  if (check_is_on()) sigdelset(&all, SIGSEGV);  // what a host function does wrong is reported
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool is_started = pthread_create(&thread, NULL, work, e) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -372,6 +376,7 @@ static void append(stream* s, op* o) {
   s->last = o;
   ++s->queued;
   ++s->device->queued;
+  if (check_is_on()) sim_host_check_queued(o);
 }
 
 // In eager mode, runs all that is ready, whoever submitted it: its owner may be asleep.

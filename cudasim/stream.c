@@ -5,7 +5,10 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
+#include "cudasim/order.h"
 #include "cudasim/pool.h"
+#include "cudasim/report.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
 #include "cudasim/slab.h"
@@ -61,11 +64,13 @@ stream* sim_stream_create(device* d, unsigned flags, int priority) {
     return NULL;
   }
   link_to_device(s, d);
+  if (check_is_on()) sim_order_open(s, !d->legacy);
   return s;
 }
 
 void sim_stream_close(stream* s) {
   if (s->branch) sim_capture_leave(s);
+  if (s->actor) sim_order_close(s);
   sim_handle_close(s->handle);
   s->handle = NULL;
   s->is_closed = true;
@@ -74,6 +79,7 @@ void sim_stream_close(stream* s) {
 
 void sim_stream_recycle(stream* s) {
   s->observed = s->submitted;
+  if (check_is_on()) sim_host_check_close(s);
   while (s->shelves) sim_pool_dissolve(s->shelves);
   sim_history_release(s->known);
   unlink_from_device(s);
@@ -140,6 +146,7 @@ static cudaError_t enter_legacy(stream* s) {
 }
 
 cudaError_t sim_stream_enter(stream* s) {
+  if (s->actor) sim_order_enter(s);
   stream* legacy = s->device->legacy;
   if (s == legacy) return enter_legacy(s);
   if (!stream_is_blocking(s) || s->entered == legacy->submitted) return cudaSuccess;
@@ -199,4 +206,5 @@ void sim_stream_wait_device(device* d) {
   }
   for (stream* s = d->streams; s; s = s->next_of_device) observe(s, s->completed);
   if (last_free > d->observed_free) d->observed_free = last_free;
+  if (check_is_on()) sim_host_check_learn_device(d);
 }

@@ -60,6 +60,7 @@ typedef struct stream {
   struct stream* next_waiter;
   struct waiter* host_waiters;
 
+  struct actor* actor;    // while the checker is on
   struct branch* branch;  // its part in a capture, while it is captured; else NULL
   history* known;
   shelf* shelves;  // memory freed in this stream, by pool

@@ -5,6 +5,8 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/handle.h"
+#include "cudasim/host_check.h"
+#include "cudasim/order.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -51,9 +53,11 @@ static cudaError_t query(device* current, cudaStream_t handle) {
   if (error) return error;
   device* d = s->device;
   uint64_t position = s->submitted;
+  stamp here = sim_order_stamp(s);
+  host_knowledge k = sim_host_check_ask(s, position, s->known);
   sim_scheduler_ask(s, position);  // the stream may be destroyed meanwhile
-  if (d->broken) return d->broken;
-  return stream_is_done(s, position) ? cudaSuccess : cudaErrorNotReady;
+  sim_host_check_answer(&k);
+  return sim_order_answer(d->broken, stream_is_done(s, position), &here);
 }
 
 static cudaError_t synchronize(device* current, cudaStream_t handle) {
@@ -66,8 +70,11 @@ static cudaError_t synchronize(device* current, cudaStream_t handle) {
   if (error) return error;
   uint64_t position = s->submitted;
   history* known = sim_history_retain(s->known);
+  stamp here = sim_order_stamp(s);
   sim_scheduler_wait(s, position);
+  sim_order_learn(&here);
   if (s->device == d) sim_stream_observe(s, position, known);  // else it was destroyed meanwhile
+  if (check_is_on()) sim_host_check_learn(s, position, known);
   sim_history_release(known);
   sim_pool_trim_to_thresholds(d);
   return d->broken;
@@ -91,6 +98,7 @@ static cudaError_t launch(device* current, cudaStream_t handle, cudaHostFn_t fun
   op* o = sim_host_op(function, argument);
   if (!o) return cudaErrorMemoryAllocation;
   ++s->device->statistics.host_functions;
+  sim_order_mark(o, s);
   sim_scheduler_submit(s, o, false);
   return cudaSuccess;
 }

@@ -62,8 +62,8 @@ static void (*const bodies[TM_STRIDED_KINDS_])(const block_work* work) = {
 
 static size_t reach(const cudasim_launch* launch, cudasim_range* ranges) {
   const tm_strided_copy_* copy = launch->arguments[0];
-  ranges[0] = (cudasim_range){copy->source, copy->source_bytes};
-  ranges[1] = (cudasim_range){copy->destination, copy->destination_bytes};
+  ranges[0] = (cudasim_range){copy->source, copy->source_bytes, CUDASIM_READS_OR_WRITES};
+  ranges[1] = (cudasim_range){copy->destination, copy->destination_bytes, CUDASIM_READS_OR_WRITES};
   return 2;
 }
 

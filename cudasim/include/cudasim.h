@@ -33,6 +33,13 @@ typedef struct cudasim_options {
                            // clock, which stderr says; CUDASIM_SCHEDULE; "threads"
   cudasim_switch protect;  // device memory is out of the host's reach; CUDASIM_PROTECT; on
   cudasim_switch verbose;  // refused calls say why on stderr; CUDASIM_VERBOSE; off
+  const char* check;       // "off", "report", or "abort" after the first report; CUDASIM_CHECK;
+                           // "off"
+  const char*
+      check_format;        // "text" or "json", an object on each line; CUDASIM_CHECK_FORMAT; "text"
+  const char* check_file;  // where reports are appended, %p in it is the process id;
+                           // CUDASIM_CHECK_FILE; stderr
+  cudasim_switch check_leaks;  // what is left at exit is reported; CUDASIM_CHECK_LEAKS; on
 } cudasim_options;
 
 // Sets the options of the machine that the first call of the runtime makes. NULL is all defaults.
@@ -106,6 +113,22 @@ CUDASIM_EXPORT_ void cudasim_fail_nothing(void);
 // Threads: safe from any thread.
 CUDASIM_EXPORT_ cudaError_t cudasim_break_device(int device, cudaError_t error);
 
+//===-- Reports -------------------------------------------------------------------------------===//
+
+// How many reports the checker has made since the machine was made, those of a pair of places that
+// was written before included: of the rule, e.g. "use-after-free", or of all where it is NULL.
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ uint64_t cudasim_report_count(const char* rule);
+
+// Copies the report written last, cut at `size` bytes with the NUL; empty where there was none.
+// Returns its length. Threads: safe from any thread.
+CUDASIM_EXPORT_ size_t cudasim_last_report(char* text, size_t size);
+
+// Names the open scopes of the calling thread for reports: `source` fills `text`, cut at `size`
+// bytes with the NUL, allocates nothing and may be called in a signal handler. NULL: tmcore's,
+// where the program has it. Threads: safe from any thread.
+CUDASIM_EXPORT_ void cudasim_set_scope_source(void (*source)(char* text, size_t size));
+
 //===-- Device memory -------------------------------------------------------------------------===//
 
 // Where the host can read and write the `size` bytes of device memory at `pointer`: what a host
@@ -120,10 +143,19 @@ CUDASIM_EXPORT_ void* cudasim_device_memory(const void* pointer, size_t size);
 
 #define CUDASIM_MAX_RANGES 8
 
+// What a launch does with a range, as far as the checker is told. What it may do at will conflicts
+// with the writes of others, and not with what they may do.
+typedef enum cudasim_access {
+  CUDASIM_READS_OR_WRITES = 0,
+  CUDASIM_READS = 1,
+  CUDASIM_WRITES = 2,  // all of it
+} cudasim_access;
+
 // Bytes that a launch reads or writes, by the address that the program gave.
 typedef struct cudasim_range {
   const void* pointer;
   size_t bytes;  // 0: none
+  cudasim_access access;
 } cudasim_range;
 
 // One launch, as the functions of a kernel see it.

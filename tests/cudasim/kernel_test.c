@@ -18,8 +18,8 @@ typedef struct span {
 static size_t scale_reach(const cudasim_launch* launch, cudasim_range* ranges) {
   const span* s = launch->arguments[0];
   cr_assert(launch->memory == NULL);
-  ranges[0] = (cudasim_range){s->in, s->count * sizeof(int)};
-  ranges[1] = (cudasim_range){s->out, s->count * sizeof(int)};
+  ranges[0] = (cudasim_range){s->in, s->count * sizeof(int), CUDASIM_READS};
+  ranges[1] = (cudasim_range){s->out, s->count * sizeof(int), CUDASIM_WRITES};
   return 2;
 }
 

@@ -44,7 +44,9 @@
 #define OK(call) cr_assert(eq(int, (call), cudaSuccess), "%s", #call)
 #define REFUSED(call, error) cr_expect(eq(int, (call), (error)), "%s", #call)
 
+// Many of these tests do what the checker reports, to see what the runtime makes of it.
 static inline void make_machine(cudasim_options options) {
+  if (!options.check) options.check = "off";
   if (!options.memory) options.memory = "1GiB";
   OK(cudasim_configure(&options));
 }

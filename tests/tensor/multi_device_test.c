@@ -192,6 +192,7 @@ Test(multi_device_tensors, are_copied_between_devices_by_peer_calls) {
   setup(2);
   tm_auto_tensor here = make_from(pools[0]);
   tm_auto_tensor there = make_from(pools[1]);
+  sync_all(2);  // the allocation there comes before the copies here
   machine_fail("cudaMemcpyAsync", 1, 0, cudaErrorInvalidValue);
   machine_fail("cudaMemcpy2DAsync", 1, 0, cudaErrorInvalidValue);
   machine_fail("cudaMemcpy3DAsync", 1, 0, cudaErrorInvalidValue);
