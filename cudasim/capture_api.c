@@ -20,6 +20,7 @@ static cudaError_t begin(device* current, cudaStream_t handle, enum cudaStreamCa
 }
 
 static cudaError_t end(device* current, cudaStream_t handle, cudaGraph_t* out) {
+  if (out) *out = NULL;
   cudaError_t error;
   stream* s = sim_stream_of(current, handle, &error);
   return s ? sim_capture_end(s, out) : error;
@@ -105,7 +106,6 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t hStream, enum cudaStreamCaptureM
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t hStream, cudaGraph_t* pGraph) {
-  if (pGraph) *pGraph = NULL;
   CALL(cudaStreamEndCapture, end(frame.device, hStream, pGraph));
 }
 

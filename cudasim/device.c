@@ -76,17 +76,25 @@ device* sim_device_open(int id, cudaError_t* error) {
 }
 
 void sim_device_close(device* d) {
-  if (!d->is_open) return;
-  sim_stream_wait_device(d);
-  if (check_is_on()) {
-    sim_order_learn_device(d->id);
-    sim_check_device_gone(d->id);
+  if (d->is_open) {
+    sim_stream_wait_device(d);
+    if (check_is_on()) {
+      sim_order_learn_device(d->id);
+      sim_check_device_gone(d->id);
+    }
+    unmake(d);
   }
-  unmake(d);
+  d->broken = cudaSuccess;
+  d->is_lost = false;
 }
 
 static cudaError_t reset(int id) {
-  sim_device_close(sim_device_at(id));
+  device* d = sim_device_at(id);
+  if (d->is_lost) return d->broken;
+  bool was_broken = d->broken;
+  sim_device_close(d);
+  d->is_lost = was_broken;
+  if (was_broken) d->broken = cudaErrorDevicesUnavailable;
   return cudaSuccess;
 }
 
@@ -126,7 +134,7 @@ static cudaError_t get_version(int* version) {
 }
 
 static cudaError_t get_memory(const device* d, size_t* free, size_t* total) {
-  if (free) *free = d->space.memory - d->space.taken;
+  if (free) *free = space_free(&d->space);
   if (total) *total = d->space.memory;
   return cudaSuccess;
 }
@@ -246,15 +254,40 @@ cudaError_t cudasim_reset_stats(int id) {
   return error;
 }
 
+cudaError_t sim_device_break(int id, cudaError_t error, bool is_lost) {
+  sim_lock();
+  device* d = sim_device_at(id);
+  if (d && !d->is_lost) {
+    d->broken = error;
+    d->is_lost = is_lost;
+  }
+  sim_unlock();
+  return d ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
 cudaError_t cudasim_break_device(int id, cudaError_t error) {
   if (error == cudaSuccess) return cudaErrorInvalidValue;
   cudaError_t refused = sim_machine_make();
-  if (refused) return refused;
+  return refused ? refused : sim_device_break(id, error, false);
+}
+
+// What others hold is no memory that this process could give back.
+static cudaError_t occupy(device* d, uint64_t bytes) {
+  space* s = &d->space;
+  uint64_t rounded = (bytes + GRANULE_BYTES - 1) / GRANULE_BYTES * GRANULE_BYTES;
+  if (rounded < bytes || rounded > s->memory - s->taken) return cudaErrorMemoryAllocation;
+  s->occupied = rounded;
+  return cudaSuccess;
+}
+
+cudaError_t cudasim_occupy_memory(int id, uint64_t bytes) {
+  cudaError_t error = sim_machine_make();
+  if (error) return error;
   sim_lock();
-  device* d = sim_device_open(id, &refused);
-  if (d) d->broken = error;
+  device* d = sim_device_open(id, &error);
+  if (d) error = occupy(d, bytes);
   sim_unlock();
-  return refused;
+  return error;
 }
 
 void* cudasim_device_memory(const void* pointer, size_t size) {

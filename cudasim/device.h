@@ -13,6 +13,7 @@ typedef struct device {
   int id;
   bool is_open;        // has been used: what follows exists
   cudaError_t broken;  // what every call returns, or cudaSuccess
+  bool is_lost;        // broken beyond cudaDeviceReset
   space space;
   shelf small;                // granules that small allocations share
   struct pool* pools;         // all, the default one included
@@ -42,8 +43,12 @@ device* sim_device_at(int id);
 // The device whose address space holds `address`; NULL for host memory.
 device* sim_device_of(uint64_t address);
 
-// Waits for the work of `d`, then frees all it has. It is opened again when it is used again.
+// Waits for the work of `d`, then frees all it has. It is whole again, and opened when it is used.
 void sim_device_close(device* d);
+
+// Breaks the device `id`: every call returns `error`, after cudaDeviceReset
+// cudaErrorDevicesUnavailable; or, if it is lost, `error` for good. Takes the lock.
+cudaError_t sim_device_break(int id, cudaError_t error, bool is_lost);
 
 // The value of an attribute; 0 for those that the device does not have.
 int sim_device_attribute(const device* d, enum cudaDeviceAttr name);

@@ -1,8 +1,6 @@
 // Names and descriptions of error codes.
 
-#include <stddef.h>
-
-#include "cudasim/include/cuda_runtime_api.h"
+#include "cudasim/error.h"
 
 typedef struct description {
   cudaError_t code;
@@ -155,8 +153,16 @@ static const description descriptions[] = {
 static const description unknown = {cudaErrorUnknown, "unrecognized error code",
                                     "unrecognized error code"};
 
+static const size_t count = sizeof(descriptions) / sizeof(descriptions[0]);
+
+const char* sim_error_at(size_t index, cudaError_t* code) {
+  if (index >= count) return NULL;
+  *code = descriptions[index].code;
+  return descriptions[index].name;
+}
+
 static const description* describe(cudaError_t code) {
-  for (size_t i = 0; i < sizeof(descriptions) / sizeof(descriptions[0]); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     if (descriptions[i].code == code) return &descriptions[i];
   }
   return &unknown;

@@ -21,6 +21,7 @@
 
 static slab ranges = {.size = sizeof(host_range)};
 static tree by_address;
+static uint64_t locked;  // bytes of whole pages, of all ranges
 
 static void* memory_of(const host_range* r) { return (void*)(uintptr_t)r->node.major; }
 
@@ -41,6 +42,18 @@ static host_range* range_at(const void* p) {
   return r && r->node.major == (uint64_t)(uintptr_t)p ? r : NULL;
 }
 
+static uint64_t pages_of(uint64_t bytes) {
+  return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+
+static cudaError_t check_limit(uint64_t bytes) {
+  uint64_t limit = sim_options()->host_memory;
+  if (locked <= limit && pages_of(bytes) <= limit - locked) return cudaSuccess;
+  return sim_refuse(
+      cudaErrorMemoryAllocation, "%llu bytes of host memory asked, %llu of %llu page-locked",
+      (unsigned long long)bytes, (unsigned long long)locked, (unsigned long long)limit);
+}
+
 static cudaError_t add(void* p, size_t bytes, unsigned flags, bool is_registered, pinned* checked) {
   host_range* r = sim_slab_take(&ranges);
   if (!r) return cudaErrorMemoryAllocation;
@@ -51,6 +64,7 @@ static cudaError_t add(void* p, size_t bytes, unsigned flags, bool is_registered
                     .pinned = checked};
   r->node.major = (uint64_t)(uintptr_t)p;
   sim_tree_insert(&by_address, &r->node);
+  locked += pages_of(bytes);
   if (check_is_on()) {
     sim_check_made(p, bytes, is_registered ? MEMORY_REGISTERED : MEMORY_PINNED, NULL);
   }
@@ -69,6 +83,7 @@ static void give_memory(void* p, pinned* checked) {
 static void drop(host_range* r) {
   if (check_is_on()) sim_check_freed(memory_of(r), NULL);
   sim_tree_remove(&by_address, &r->node);
+  locked -= pages_of(r->bytes);
   if (!r->is_registered) give_memory(memory_of(r), r->pinned);
   sim_slab_give(&ranges, r);
 }
@@ -105,11 +120,13 @@ static cudaError_t allocate(void** out, size_t bytes, unsigned flags) {
   if (!out || flags & ~(unsigned)ALLOC_FLAGS) return cudaErrorInvalidValue;
   *out = NULL;
   if (!bytes) return cudaSuccess;
+  cudaError_t error = check_limit(bytes);
+  if (error) return error;
   pinned* checked = NULL;
   void* p = take_memory(bytes, &checked);
   if (!p) return cudaErrorMemoryAllocation;
   // Under unified addressing all page-locked memory is mapped.
-  cudaError_t error = add(p, bytes, flags | cudaHostAllocMapped, false, checked);
+  error = add(p, bytes, flags | cudaHostAllocMapped, false, checked);
   if (error) {
     give_memory(p, checked);
     return error;
@@ -141,7 +158,8 @@ static cudaError_t enlist(void* p, size_t bytes, unsigned flags) {
   if (sim_host_memory_overlaps((uint64_t)(uintptr_t)p, bytes)) {
     return cudaErrorHostMemoryAlreadyRegistered;
   }
-  return add(p, bytes, flags | cudaHostRegisterMapped, true, NULL);
+  cudaError_t error = check_limit(bytes);
+  return error ? error : add(p, bytes, flags | cudaHostRegisterMapped, true, NULL);
 }
 
 static cudaError_t delist(void* p) {

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cudasim/fault_spec.h"
+#include "cudasim/slab.h"
 #include "cudasim/ticks.h"
 
 #define SMALLEST_MEMORY ((uint64_t)2 << 20)
@@ -80,6 +82,28 @@ static bool read_memory(const char* asked, uint64_t* out) {
     }
   }
   return *rest == '\0' || complain("CUDASIM_MEMORY", text, allowed);
+}
+
+static bool read_host_memory(const char* asked, uint64_t* out) {
+  *out = UINT64_MAX;
+  const char* text = text_of(asked, "CUDASIM_HOST_MEMORY");
+  const char* rest = text;
+  if (!text) return true;
+  *out = read_size(&rest);
+  return (*out && *rest == '\0') ||
+         complain("CUDASIM_HOST_MEMORY", text,
+                  "a size from 2MiB to 4TiB such as 64GiB, 512MiB or a number of bytes");
+}
+
+//===-- Faults --------------------------------------------------------------------------------===//
+
+static bool read_faults(const char* asked, int devices, fault_plan** out) {
+  char why[512];
+  const char* text = text_of(asked, "CUDASIM_FAULTS");
+  *out = NULL;
+  if (!text || sim_fault_parse(text, devices, out, why, sizeof(why)) == cudaSuccess) return true;
+  fprintf(stderr, "cudasim: CUDASIM_FAULTS: %s\n", why);
+  return false;
 }
 
 //===-- Schedules -----------------------------------------------------------------------------===//
@@ -169,5 +193,10 @@ bool sim_options_resolve(const cudasim_options* asked, options* out) {
   is_good &= read_check_format(asked->check_format, &out->check_json);
   is_good &= read_check_file(asked->check_file, out->check_file);
   is_good &= read_switch(asked->check_leaks, "CUDASIM_CHECK_LEAKS", true, &out->check_leaks);
-  return is_good;
+  is_good &= read_host_memory(asked->host_memory, &out->host_memory);
+  is_good &= read_faults(asked->faults, out->devices, &out->faults);
+  if (is_good) return true;
+  sim_bookkeeping_free(out->faults);
+  out->faults = NULL;
+  return false;
 }

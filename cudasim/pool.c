@@ -30,7 +30,7 @@ static uint64_t greater(uint64_t a, uint64_t b) { return a > b ? a : b; }
 // Bytes that the pool can still reserve.
 static uint64_t room(const pool* p) {
   const space* s = &p->device->space;
-  return lesser(p->limit - p->reserved, s->memory - s->taken);
+  return lesser(p->limit - p->reserved, space_free(s));
 }
 
 static void charge_chunk(pool* p, uint64_t address) {

@@ -144,9 +144,12 @@ static gate make(void) {
   bool is_good = true;
   if (state.is_asked) {
     state.options = state.asked;
+    state.asked.faults = NULL;
   } else {
     is_good = sim_options_resolve(&(cudasim_options){0}, &state.options);
   }
+  sim_fault_arm(state.options.faults);
+  state.options.faults = NULL;
   sim_choice_begin(state.options.seed);
   sim_report_begin(&state.options);
   sim_host_check_begin();
@@ -184,6 +187,7 @@ cudaError_t cudasim_configure(const cudasim_options* asked) {
   }
   pthread_mutex_lock(&state.making);
   bool is_early = atomic_load(&state.gate) == GATE_NEW;
+  sim_bookkeeping_free(is_early ? state.asked.faults : resolved.faults);
   if (is_early) {
     state.asked = resolved;
     state.is_asked = true;
@@ -227,11 +231,21 @@ void cudasim_reset(void) {
   if (now == GATE_OPEN) take_down();
   if (now == GATE_OPEN || now == GATE_BROKEN) atomic_store(&state.gate, GATE_NEW);
   state.is_asked = false;
+  sim_bookkeeping_free(state.asked.faults);
+  state.asked.faults = NULL;
   state.options = (options){0};
   pthread_mutex_unlock(&state.making);
 }
 
 //===-- Calls ---------------------------------------------------------------------------------===//
+
+// A fault that breaks the device does so before the call, which then finds it broken.
+static __attribute__((noinline)) cudaError_t next_fault(call_id id, int current) {
+  fault f = sim_fault_next(id, current);
+  if (!f.error || f.effect == FAULT_FAILS) return f.error;
+  sim_device_break(current, f.error, f.effect == FAULT_LOSES);
+  return cudaSuccess;
+}
 
 static cudaError_t admit(call* c, call_id id) {
   if (atomic_load_explicit(&state.gate, memory_order_acquire) != GATE_OPEN) {
@@ -246,7 +260,7 @@ static cudaError_t admit(call* c, call_id id) {
   c->is_measured = atomic_load_explicit(&state.is_measuring, memory_order_relaxed);
   if (c->is_measured) c->began = ticks_now();
   if (!atomic_load_explicit(&sim_faults_armed, memory_order_relaxed)) return cudaSuccess;
-  return sim_fault_next(id);
+  return next_fault(id, t->device);
 }
 
 static void begin_checked(call* c) {

@@ -209,7 +209,7 @@ void sim_space_discharge(space* s, uint64_t address, uint64_t bytes) {
 }
 
 block* sim_space_take(space* s, uint64_t bytes) {
-  if (bytes > s->memory - s->taken) return NULL;
+  if (bytes > space_free(s)) return NULL;
   block* b = sim_shelf_best(&s->unused, bytes);
   if (!b) b = sim_shelf_best(&s->unused_pool, bytes);
   block* taken = b ? sim_shelf_carve(b, bytes) : NULL;

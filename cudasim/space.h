@@ -42,9 +42,10 @@ typedef struct space {
   uint64_t split;  // address
   char* alias;     // where the simulation sees `base`; the same place without protection
   int file;
-  uint64_t memory;  // bytes the device has
-  uint64_t taken;   // bytes of it in use
-  shelf unused;     // addresses below the split
+  uint64_t memory;    // bytes the device has
+  uint64_t taken;     // bytes of it in use
+  uint64_t occupied;  // bytes of it that other processes hold
+  shelf unused;       // addresses below the split
   shelf unused_pool;
   start_map live;     // live blocks
   block* last;        // in the space: the one that is always there
@@ -83,6 +84,8 @@ void sim_space_delist(space* s, block* b);
 // The live block that begins at, or that holds, the address; NULL if there is none.
 block* sim_space_block_at(const space* s, uint64_t address);
 block* sim_space_block_around(const space* s, uint64_t address);
+
+static inline uint64_t space_free(const space* s) { return s->memory - s->taken - s->occupied; }
 
 static inline uint64_t space_granule(const space* s, uint64_t address) {
   return (address - s->base) / GRANULE_BYTES;

@@ -26,19 +26,22 @@ typedef enum cudasim_switch {
 // How the simulated machine is made. What is 0 or NULL is taken from the environment variable named
 // at it, and where that is not set, from the default after it.
 typedef struct cudasim_options {
-  int devices;             // number of devices, 1 to CUDASIM_MAX_DEVICES; CUDASIM_DEVICES; 1
-  const char* memory;      // "20GiB", "512MiB", bytes, or one for each device with commas between:
-                           // the last holds for all further ones; CUDASIM_MEMORY; "80GiB"
-  const char* schedule;    // "threads", "eager", "random:SEED", or "random" with a seed from the
-                           // clock, which stderr says; CUDASIM_SCHEDULE; "threads"
-  cudasim_switch protect;  // device memory is out of the host's reach; CUDASIM_PROTECT; on
-  cudasim_switch verbose;  // refused calls say why on stderr; CUDASIM_VERBOSE; off
-  const char* check;       // "off", "report", or "abort" after the first report; CUDASIM_CHECK;
-                           // "off"
-  const char*
-      check_format;        // "text" or "json", an object on each line; CUDASIM_CHECK_FORMAT; "text"
-  const char* check_file;  // where reports are appended, %p in it is the process id;
-                           // CUDASIM_CHECK_FILE; stderr
+  int devices;              // number of devices, 1 to CUDASIM_MAX_DEVICES; CUDASIM_DEVICES; 1
+  const char* memory;       // "20GiB", "512MiB", bytes, or one for each device with commas between:
+                            // the last holds for all further ones; CUDASIM_MEMORY; "80GiB"
+  const char* schedule;     // "threads", "eager", "random:SEED", or "random" with a seed from the
+                            // clock, which stderr says; CUDASIM_SCHEDULE; "threads"
+  cudasim_switch protect;   // device memory is out of the host's reach; CUDASIM_PROTECT; on
+  cudasim_switch verbose;   // refused calls say why on stderr; CUDASIM_VERBOSE; off
+  const char* host_memory;  // what can be page-locked in all, as one size of `memory`;
+                            // CUDASIM_HOST_MEMORY; no limit
+  const char* faults;       // which calls fail, as in cudasim_faults; CUDASIM_FAULTS; none
+  const char* check;        // "off", "report", or "abort" after the first report; CUDASIM_CHECK;
+                            // "off"
+  const char* check_format;  // "text" or "json", an object on each line; CUDASIM_CHECK_FORMAT;
+                             // "text"
+  const char* check_file;    // where reports are appended, %p in it is the process id;
+                             // CUDASIM_CHECK_FILE; stderr
   cudasim_switch check_leaks;  // what is left at exit is reported; CUDASIM_CHECK_LEAKS; on
 } cudasim_options;
 
@@ -103,13 +106,23 @@ CUDASIM_EXPORT_ uint64_t cudasim_call_ns(void);
 CUDASIM_EXPORT_ cudaError_t cudasim_fail(const char* function, uint64_t nth, uint64_t count,
                                          cudaError_t error);
 
-// Removes every order of cudasim_fail.
+// Makes calls fail as the rules in `spec` say, in place of those that were there before, also of
+// CUDASIM_FAULTS: `cudaMalloc:nth=3;cudaMemcpy*:fraction=0.01,seed=7:error=cudaErrorUnknown`. All
+// of it is in docs/faults.md. NULL or "" is no rules. An order of cudasim_fail comes before them.
+// Makes the machine, if there is none. Errors: cudaErrorInvalidValue (`why`, of `why_bytes` bytes,
+// or stderr where `why` is NULL, says
+//         where and what is allowed), cudaErrorMemoryAllocation. The rules are then as they were.
+// Threads: safe from any thread; calls are counted over all threads.
+CUDASIM_EXPORT_ cudaError_t cudasim_faults(const char* spec, char* why, size_t why_bytes);
+
+// Removes every order of cudasim_fail and every rule.
 // Threads: safe from any thread.
 CUDASIM_EXPORT_ void cudasim_fail_nothing(void);
 
 // Breaks `device` as an illegal access in a kernel would: its queued work is dropped, and every
-// later call on it returns `error` (e.g. cudaErrorIllegalAddress) until cudaDeviceReset or
-// cudasim_reset. Errors: cudaErrorInvalidDevice, cudaErrorInvalidValue (`error` is cudaSuccess).
+// later call on it returns `error` (e.g. cudaErrorIllegalAddress) until cudaDeviceReset, and
+// cudaErrorDevicesUnavailable after that: only cudasim_reset makes a new one.
+// Errors: cudaErrorInvalidDevice, cudaErrorInvalidValue (`error` is cudaSuccess).
 // Threads: safe from any thread.
 CUDASIM_EXPORT_ cudaError_t cudasim_break_device(int device, cudaError_t error);
 
@@ -128,6 +141,11 @@ CUDASIM_EXPORT_ size_t cudasim_last_report(char* text, size_t size);
 // bytes with the NUL, allocates nothing and may be called in a signal handler. NULL: tmcore's,
 // where the program has it. Threads: safe from any thread.
 CUDASIM_EXPORT_ void cudasim_set_scope_source(void (*source)(char* text, size_t size));
+// From now on other processes hold `bytes` of the memory of `device`, rounded up to 2 MiB: so much
+// less is free, as cudaMemGetInfo says. 0 at first. Errors: cudaErrorInvalidDevice,
+// cudaErrorMemoryAllocation (this process holds too much for that; nothing is changed).
+// Threads: safe from any thread.
+CUDASIM_EXPORT_ cudaError_t cudasim_occupy_memory(int device, uint64_t bytes);
 
 //===-- Device memory -------------------------------------------------------------------------===//
 

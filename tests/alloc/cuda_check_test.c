@@ -91,6 +91,15 @@ Test(cuda_check, a_lost_device_is_lost_to_our_calls_too, .init = make_machine) {
   cr_expect(eq(int, tm_last_status(), TM_ERR_DEVICE_LOST));
 }
 
+// The toolkit calls it an unknown internal error, and does not say that it stays.
+Test(cuda_check, an_unknown_error_loses_no_device, .init = make_machine) {
+  machine_fail("cudaDeviceSynchronize", 1, 1, cudaErrorUnknown);
+  EXPECT_FATAL(TM_CUDA_CHECK(cudaDeviceSynchronize()), "cudaErrorUnknown");
+  tm_stream* stream = tm_stream_create(0, 0);
+  cr_expect(ne(ptr, stream, NULL));
+  tm_stream_release(stream);
+}
+
 Test(cuda_check, is_one_statement_after_if_without_braces, .init = make_machine) {
   int device = 7;
   int others = 0;

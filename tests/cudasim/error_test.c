@@ -56,7 +56,7 @@ THREADS_TEST(last_error, is_never_not_ready) {
 
 //===-- Broken devices ------------------------------------------------------------------------===//
 
-SIM_TEST(broken_device, fails_every_call_until_it_is_reset) {
+SIM_TEST(broken_device, fails_every_call) {
   void* p = new_device_memory(16);
   cudaStream_t stream = new_stream(0);
   OK(cudasim_break_device(0, cudaErrorIllegalAddress));
@@ -72,9 +72,30 @@ SIM_TEST(broken_device, fails_every_call_until_it_is_reset) {
   cr_expect(eq(int, cudaGetLastError(), cudaErrorIllegalAddress));
   int count;
   OK(cudaGetDeviceCount(&count));
+}
+
+SIM_TEST(broken_device, is_unavailable_once_it_is_reset) {
+  void* p = new_device_memory(16);
+  OK(cudasim_break_device(0, cudaErrorIllegalAddress));
   OK(cudaDeviceReset());
+  REFUSED(cudaFree(p), cudaErrorDevicesUnavailable);
+  REFUSED(cudaMalloc(&p, 1), cudaErrorDevicesUnavailable);
+  REFUSED(cudaDeviceReset(), cudaErrorDevicesUnavailable);
+  REFUSED(cudaDeviceSynchronize(), cudaErrorDevicesUnavailable);
+  OK(cudasim_break_device(0, cudaErrorIllegalAddress));
+  REFUSED(cudaMalloc(&p, 1), cudaErrorDevicesUnavailable);
+  cudasim_reset();
+  OK(cudaMalloc(&p, 1));
   cr_expect(eq(int, cudaGetLastError(), cudaSuccess));
-  OK(cudaMalloc(&q, 1));
+}
+
+Test(broken_device, is_found_broken_at_its_first_use) {
+  make_machine((cudasim_options){.devices = 2, .schedule = "threads"});
+  OK(cudasim_break_device(1, cudaErrorECCUncorrectable));
+  void* p;
+  OK(cudaMalloc(&p, 1));
+  OK(cudaSetDevice(1));
+  REFUSED(cudaMalloc(&p, 1), cudaErrorECCUncorrectable);
 }
 
 Test(broken_device, leaves_the_others_alone) {

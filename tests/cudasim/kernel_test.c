@@ -250,19 +250,28 @@ static void expect_breaks(const int* in, int* out, size_t count) {
   REFUSED(cudaStreamSynchronize(stream), cudaErrorIllegalAddress);
   void* p;
   REFUSED(cudaMalloc(&p, 1), cudaErrorIllegalAddress);
-  OK(cudaDeviceReset());
 }
 
 SIM_TEST(kernel, that_leaves_its_memory_breaks_the_device) {
   OK(cudasim_register_kernel(&scale_kernel, &scale));
-  static int pageable[COUNT];
   int* x = new_numbers();
   expect_breaks(x, x, COUNT + 1);
-  x = new_numbers();
-  expect_breaks(pageable, x, COUNT);
-  x = new_numbers();
-  expect_breaks(x, NULL, COUNT);
-  x = new_numbers();
+}
+
+SIM_TEST(kernel, that_reads_pageable_memory_breaks_the_device) {
+  OK(cudasim_register_kernel(&scale_kernel, &scale));
+  static int pageable[COUNT];
+  expect_breaks(pageable, new_numbers(), COUNT);
+}
+
+SIM_TEST(kernel, that_writes_nowhere_breaks_the_device) {
+  OK(cudasim_register_kernel(&scale_kernel, &scale));
+  expect_breaks(new_numbers(), NULL, COUNT);
+}
+
+SIM_TEST(kernel, that_uses_freed_memory_breaks_the_device) {
+  OK(cudasim_register_kernel(&scale_kernel, &scale));
+  int* x = new_numbers();
   OK(cudaFree(x));
   expect_breaks(x, x, COUNT);
 }
