@@ -21,6 +21,8 @@ typedef struct registration {
 
 static registration* registered;  // by the process, not by the machine: as code is loaded
 
+static registration* forgotten;  // launches may still refer to them
+
 static kernel_source* source;
 
 static registration* look_up(const void* function) {
@@ -49,7 +51,11 @@ void sim_kernel_set_source(kernel_source* s) { source = s; }
 void sim_kernel_forget(const void* function) {
   registration** link = &registered;
   while (*link && (*link)->function != function) link = &(*link)->next;
-  if (*link) *link = (*link)->next;
+  registration* r = *link;
+  if (!r) return;
+  *link = r->next;
+  r->next = forgotten;
+  forgotten = r;
 }
 
 static bool is_complete(const cudasim_kernel* k) {

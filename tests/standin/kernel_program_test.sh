@@ -7,7 +7,8 @@ set -euo pipefail
 
 program=$PWD/$2
 kernels=$PWD/$3
-export LD_LIBRARY_PATH=$PWD/$(dirname "$1")
+LD_LIBRARY_PATH=$PWD/$(dirname "$1")
+export LD_LIBRARY_PATH
 work=${TEST_TMPDIR:-$(mktemp -d)}
 unknown=_Z7unknownIfEvPT_
 symbols='to symbol: cudaSuccess

@@ -6,7 +6,8 @@
 set -euo pipefail
 
 # Relative to the root of the runfiles, from which tests are started.
-export LD_LIBRARY_PATH=$PWD/$(dirname "$1")
+LD_LIBRARY_PATH=$PWD/$(dirname "$1")
+export LD_LIBRARY_PATH
 said=${TEST_TMPDIR:-$(mktemp -d)}/stderr
 "$2" 2> "$said" || { cat "$said"; exit 1; }
 diff <(echo 'cudasim: there is no cudaDestroySurfaceObject: it returns cudaErrorNotSupported') "$said"
