@@ -22,10 +22,41 @@ typedef struct registration {
 
 static registration* registered;  // by the process, not by the machine: as code is loaded
 
-static registration* find(const void* function) {
+static registration* forgotten;  // launches may still refer to them
+
+static kernel_source* source;
+
+static registration* look_up(const void* function) {
   registration* r = registered;
   while (r && r->function != function) r = r->next;
   return r;
+}
+
+// NULL when the host has no memory.
+static registration* enter(const void* function, const cudasim_kernel* kernel) {
+  registration* r = sim_bookkeeping_alloc(sizeof(*r));
+  if (!r) return NULL;
+  *r = (registration){.next = registered, .function = function, .kernel = *kernel};
+  registered = r;
+  return r;
+}
+
+static registration* find(const void* function) {
+  registration* r = look_up(function);
+  cudasim_kernel kernel;
+  return r || !source || !source(function, &kernel) ? r : enter(function, &kernel);
+}
+
+void sim_kernel_set_source(kernel_source* s) { source = s; }
+
+void sim_kernel_forget(const void* function) {
+  registration** link = &registered;
+  while (*link && (*link)->function != function) link = &(*link)->next;
+  registration* r = *link;
+  if (!r) return;
+  *link = r->next;
+  r->next = forgotten;
+  forgotten = r;
 }
 
 static bool is_complete(const cudasim_kernel* k) {
@@ -36,12 +67,10 @@ cudaError_t cudasim_register_kernel(const void* function, const cudasim_kernel* 
   if (!function || !is_complete(kernel)) return cudaErrorInvalidValue;
   cudaError_t error = cudaSuccess;
   sim_lock();
-  registration* r = find(function) ? NULL : sim_bookkeeping_alloc(sizeof(*r));
-  if (r) {
-    *r = (registration){.next = registered, .function = function, .kernel = *kernel};
-    registered = r;
-  } else {
-    error = find(function) ? cudaErrorInvalidValue : cudaErrorMemoryAllocation;
+  if (look_up(function)) {
+    error = cudaErrorInvalidValue;
+  } else if (!enter(function, kernel)) {
+    error = cudaErrorMemoryAllocation;
   }
   sim_unlock();
   return error;

@@ -41,4 +41,14 @@ size_t sim_kernel_uses(const kernel_run* r, struct use* out);
 
 void sim_kernel_run_release(kernel_run* r);
 
+//===-- Kernels that are known otherwise ------------------------------------------------------===//
+
+// Says what stands in for `function`, which nobody has registered; false if nothing does.
+typedef bool kernel_source(const void* function, cudasim_kernel* out);
+void sim_kernel_set_source(kernel_source* source);
+
+// Forgets what was registered for `function`, whose code is unloaded. Launches and graphs keep what
+// they have, and so its memory stays.
+void sim_kernel_forget(const void* function);
+
 #endif  // CUDASIM_KERNEL_H_

@@ -41,6 +41,8 @@ def compile_actions(bazel_flags):
 
 def entry(action):
     arguments = [a for a in action["arguments"] if a not in UNKNOWN_TO_CLANG]
+    # The repositories beside ours stay there, whatever was built last; bazel-out is a link.
+    arguments = ["bazel-out/../../../" + a if a.startswith("external/") else a for a in arguments]
     source = arguments[arguments.index("-c") + 1]
     return {"directory": ROOT, "file": source, "arguments": arguments}
 

@@ -207,6 +207,11 @@ typedef struct cudasim_kernel {
 CUDASIM_EXPORT_ cudaError_t cudasim_register_kernel(const void* function,
                                                     const cudasim_kernel* kernel);
 
+// Defined by the library that CUDASIM_KERNELS names, for programs that run on the stand-in library
+// and know nothing of cudasim: what stands in for the kernels of these (mangled) names, up to an
+// entry whose name is NULL.
+CUDASIM_EXPORT_ const cudasim_kernel cudasim_kernels[];
+
 #ifdef __cplusplus
 }
 #endif

@@ -23,6 +23,7 @@ _UNBUNDLED_PACKAGES = {
     "tests/fuzz": "they replay a corpus, which is the same on every machine",
     "tests/gates": "they have planted bugs",
     "tests/layers": "what they test is their compilation",
+    "tests/standin": "they run on the simulator",
 }
 
 _TARGET = "test_programs"
