@@ -19,6 +19,20 @@
 
 #define BYTES ((size_t)4096)
 
+#if defined(__SANITIZE_THREAD__)
+#define HAS_TSAN true
+#define HAS_ASAN false
+#elif defined(__SANITIZE_ADDRESS__)
+#define HAS_TSAN false
+#define HAS_ASAN true
+#elif defined(__has_feature)
+#define HAS_TSAN __has_feature(thread_sanitizer)
+#define HAS_ASAN __has_feature(address_sanitizer)
+#else
+#define HAS_TSAN false
+#define HAS_ASAN false
+#endif
+
 #define EXPECT(condition)                                             \
   do {                                                                \
     if (!(condition)) {                                               \
@@ -543,16 +557,26 @@ static void aborts_after_the_first_report(bool is_right) {
 
 //===-- Cases ---------------------------------------------------------------------------------===//
 
+// What a sanitizer keeps from being seen.
+typedef enum hindrance {
+  NOTHING,
+  TSAN,       // has a thread that blocks SIGSEGV: parts of pages are not guarded; and sees races
+  SANITIZER,  // has a free() of its own
+} hindrance;
+
 typedef struct test_case {
   const char* name;
   void (*run)(bool is_right);
   int signal;  // that ends the wrong half; 0: it ends well
+  hindrance hindrance;
   const char* mode;
   const char* text;  // that its stderr has
 } test_case;
 
 #define CASE(function) \
   { .name = #function, .run = function, .mode = "report" }
+#define PART_CASE(function) \
+  { .name = #function, .run = function, .mode = "report", .hindrance = TSAN }
 #define ENDING(function, how, said, end) \
   { .name = #function, .run = function, .mode = how, .text = said, .signal = end }
 
@@ -560,15 +584,15 @@ static const test_case cases[] = {
     CASE(reads_a_result_too_early),
     CASE(writes_a_result_too_early),
     CASE(overwrites_a_source_too_early),
-    CASE(reads_a_small_result_too_early),
+    PART_CASE(reads_a_small_result_too_early),
     CASE(repeats_a_copy),
     CASE(waits_for_the_wrong_event),
     CASE(waits_for_a_stream_that_is_not_behind),
     CASE(reads_what_a_graph_copies),
-    CASE(reads_a_row_too_early),
+    PART_CASE(reads_a_row_too_early),
     CASE(fills_behind_the_hosts_back),
     CASE(reads_a_source_that_is_copied),
-    CASE(blocking_copies_need_no_wait),
+    PART_CASE(blocking_copies_need_no_wait),
     CASE(a_host_function_tells_the_host),
     CASE(a_host_function_is_ordered_by_its_stream),
     CASE(a_host_function_in_another_stream),
@@ -578,18 +602,22 @@ static const test_case cases[] = {
     CASE(reads_before_the_beginning),
     CASE(memory_is_used_again),
     CASE(a_handler_from_before_is_called),
-    CASE(a_handler_from_after_is_called),
+    PART_CASE(a_handler_from_after_is_called),
     CASE(handlers_that_call_each_other_end),
-    CASE(a_signal_stack_may_be_small),
+    PART_CASE(a_signal_stack_may_be_small),
     CASE(a_thread_that_blocks_the_signal_lives),
     CASE(a_forked_child_has_its_own),
     CASE(destructors_run_unchecked),
-    CASE(many_blocks_are_too_many_to_check),
-    CASE(many_copies_need_little),
+    PART_CASE(many_blocks_are_too_many_to_check),
+    PART_CASE(many_copies_need_little),
     ENDING(dereferences_device_memory, "report", "device-access: the host writes 0x", SIGSEGV),
     ENDING(dereferences_device_memory, "abort", "device-access: the host writes 0x", SIGSEGV),
-    ENDING(frees_with_the_wrong_function, "abort",
-           "wrong-free: free() of page-locked memory, 4096 bytes", SIGABRT),
+    {.name = "frees_with_the_wrong_function",
+     .run = frees_with_the_wrong_function,
+     .mode = "abort",
+     .text = "wrong-free: free() of page-locked memory, 4096 bytes",
+     .signal = SIGABRT,
+     .hindrance = SANITIZER},
     ENDING(aborts_after_the_first_report, "abort", "read-before-sync: the host reads byte 0",
            SIGABRT),
 };
@@ -604,8 +632,15 @@ static void run_child(const test_case* c, bool is_right, int output) {
 }
 
 static bool ended_as_it_should(const test_case* c, bool is_right, int status) {
-  if (is_right || !c->signal) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  bool is_well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  if (is_right || !c->signal) return is_well;
+  if (HAS_ASAN || HAS_TSAN) return !is_well;  // their handlers choose the end
   return WIFSIGNALED(status) ? WTERMSIG(status) == c->signal : WEXITSTATUS(status) != 0;
+}
+
+static bool is_hindered(const test_case* c) {
+  return (c->hindrance == TSAN && HAS_TSAN) ||
+         (c->hindrance == SANITIZER && (HAS_TSAN || HAS_ASAN));
 }
 
 static bool run(const test_case* c, bool is_right) {
@@ -638,7 +673,7 @@ int main(int argument_count, char** arguments) {
     for (size_t k = 0; k < sizeof(schedules) / sizeof(schedules[0]); ++k) {
       schedule = schedules[k];
       failed += !run(&cases[i], true);
-      failed += !run(&cases[i], false);
+      if (!is_hindered(&cases[i])) failed += !run(&cases[i], false);
     }
   }
   return failed != 0;
