@@ -46,6 +46,9 @@
   X(cudaGraphUpload)                     \
   X(cudaGraphLaunch)                     \
   X(cudaGraphExecDestroy)                \
+  X(cudaDeviceGraphMemTrim)              \
+  X(cudaDeviceGetGraphMemAttribute)      \
+  X(cudaDeviceSetGraphMemAttribute)      \
   X(cudaEventCreate)                     \
   X(cudaEventCreateWithFlags)            \
   X(cudaEventRecord)                     \

@@ -5,6 +5,7 @@
 
 #include "cudasim/capture.h"
 #include "cudasim/event.h"
+#include "cudasim/graph_memory.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 
@@ -58,6 +59,7 @@ static void unmake(device* d) {
   while (d->streams) sim_stream_close(d->streams);
   sim_event_destroy_all(d);
   sim_pool_forget_all(d);
+  sim_graph_memory_forget_all(d);
   sim_space_close(&d->space);
   *d = (device){.id = d->id, .observed_free = sim_pool_last_free()};
 }

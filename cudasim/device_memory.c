@@ -5,6 +5,7 @@
 #include "cudasim/capture.h"
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
+#include "cudasim/graph_memory.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -87,6 +88,7 @@ static cudaError_t release(const void* p) {
   block* b = block_at(p, &d);
   if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
   if (d->broken) return d->broken;
+  if (b->graph) return sim_graph_memory_free(b->graph, NULL);
   if (b->pool) {  // the program has waited for its work: so says cudaFree's contract
     ++d->statistics.frees;
     return sim_pool_free(b, NULL);
@@ -125,6 +127,29 @@ static cudaError_t allocate_3d(device* d, struct cudaPitchedPtr* out, struct cud
 
 //===-- Stream order --------------------------------------------------------------------------===//
 
+// Adds a node to the capture of `s` that allocates on `d`.
+static cudaError_t capture_allocation(stream* s, device* d, size_t size, void** out) {
+  branch* b = s->branch;
+  if (b->capture->is_invalid) return cudaErrorStreamCaptureInvalidated;
+  if (!size) return cudaSuccess;
+  cudaError_t error;
+  graph_memory* m = sim_graph_memory_plan(b->capture->graph, d, size, &b->tips, &error);
+  if (!m) return error;
+  node_work w = {.type = cudaGraphNodeTypeMemAlloc, .memory = {.memory = m, .bytes = size}};
+  error = sim_capture_work(s, &w);
+  if (!error) *out = (void*)(uintptr_t)block_address(m->block);
+  sim_graph_memory_drop(m, !error);
+  return error;
+}
+
+static cudaError_t capture_free(stream* s, const void* p) {
+  const capture* c = s->branch->capture;
+  if (c->is_invalid) return cudaErrorStreamCaptureInvalidated;
+  node_work w = {.type = cudaGraphNodeTypeMemFree};
+  cudaError_t error = sim_graph_memory_plan_free(c->graph, p, &w.memory);
+  return error ? error : sim_capture_work(s, &w);
+}
+
 static cudaError_t allocate_async(device* current, void** out, size_t size, cudaStream_t in,
                                   pool* p) {
   if (!out) return cudaErrorInvalidValue;
@@ -133,10 +158,7 @@ static cudaError_t allocate_async(device* current, void** out, size_t size, cuda
   stream* s = sim_stream_of(current, in, &error);
   if (!s) return error;
   if (s->device->broken) return s->device->broken;
-  if (s->branch) {
-    return sim_refuse(cudaErrorNotSupported,
-                      "cudasim captures no allocations: it has no memory nodes");
-  }
+  if (s->branch) return capture_allocation(s, p ? p->device : s->device, size, out);
   error = sim_capture_check_unsafe();
   if (error || !size) return error;
   if (!p) p = s->device->pool;
@@ -167,14 +189,13 @@ static cudaError_t release_async(device* current, const void* p, cudaStream_t in
   stream* s = sim_stream_of(current, in, &error);
   if (!s) return error;
   if (s->device->broken) return s->device->broken;
-  if (s->branch) {
-    return sim_refuse(cudaErrorInvalidValue, "%p was not allocated in the capture", p);
-  }
+  if (s->branch) return capture_free(s, p);
   error = sim_capture_check_unsafe();
   if (error || !p) return error;
   device* d;
   block* b = block_at(p, &d);
   if (!b) return sim_refuse(cudaErrorInvalidValue, "%p is not an allocation of any device", p);
+  if (b->graph) return sim_graph_memory_free(b->graph, s);
   if (!b->pool && sim_scheduler_make_room(s)) return release_async(current, p, in);
   error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
   if (!error) ++d->statistics.async_frees;

@@ -68,6 +68,7 @@ void sim_node_release(node* n) {
   if (--n->references) return;
   if (n->handle) sim_handle_close(n->handle);
   if (n->work.type == cudaGraphNodeTypeKernel) sim_kernel_release(n->work.kernel);
+  if (node_is_memory(n)) sim_graph_memory_release(&n->work.memory, n->work.type);
   sim_node_set_clear(&n->dependencies);
   sim_bookkeeping_free(n);
 }
@@ -78,6 +79,7 @@ static node* make_node(graph* g, const node_work* w, const device* d,
   if (!n) return NULL;
   *n = (node){.references = 1, .graph = g, .device = d->id, .work = *w};
   if (w->type == cudaGraphNodeTypeKernel) sim_kernel_retain(w->kernel);
+  if (node_is_memory(n)) sim_graph_memory_retain(&n->work.memory, n->work.type);
   n->handle = sim_handle_open(HANDLE_NODE, n);
   if (n->handle && sim_node_set_join(&n->dependencies, dependencies)) return n;
   sim_node_release(n);
@@ -111,6 +113,8 @@ op* sim_node_op(const node* n, cudaError_t* error) {
     o = fill_op(&n->work.fill, error);
   } else if (n->work.type == cudaGraphNodeTypeKernel) {
     o = kernel_op(n, error);
+  } else if (node_is_memory(n)) {
+    o = sim_op_create(OP_EMPTY);
   } else {
     o = sim_host_op(n->work.host.function, n->work.host.argument);
   }
@@ -136,6 +140,9 @@ graph* sim_graph_create(void) {
 
 // The program has the node no more, though an executable graph may.
 static void let_go(node* n) {
+  if (node_is_memory(n) && n->work.memory.memory->owner == n->graph) {
+    sim_graph_memory_disown(n->work.memory.memory);
+  }
   sim_handle_close(n->handle);
   n->handle = NULL;
   n->graph = NULL;

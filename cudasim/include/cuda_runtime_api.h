@@ -118,6 +118,13 @@ CUDASIM_EXPORT_ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* pGraphExec, cu
 CUDASIM_EXPORT_ cudaError_t cudaGraphUpload(cudaGraphExec_t graphExec, cudaStream_t stream);
 CUDASIM_EXPORT_ cudaError_t cudaGraphLaunch(cudaGraphExec_t graphExec, cudaStream_t stream);
 CUDASIM_EXPORT_ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graphExec);
+CUDASIM_EXPORT_ cudaError_t cudaDeviceGraphMemTrim(int device);
+CUDASIM_EXPORT_ cudaError_t cudaDeviceGetGraphMemAttribute(int device,
+                                                           enum cudaGraphMemAttributeType attr,
+                                                           void* value);
+CUDASIM_EXPORT_ cudaError_t cudaDeviceSetGraphMemAttribute(int device,
+                                                           enum cudaGraphMemAttributeType attr,
+                                                           void* value);
 
 //===-- Events --------------------------------------------------------------------------------===//
 

@@ -670,7 +670,7 @@ typedef struct cudaGraphEdgeData_st {
 
 //===-- Graphs --------------------------------------------------------------------------------===//
 
-// What a node does. cudasim has copies, fills, kernels and host functions.
+// What a node does. cudasim has copies, fills, kernels, host functions, allocations and frees.
 enum cudaGraphNodeType {
   cudaGraphNodeTypeKernel = 0x00,
   cudaGraphNodeTypeMemcpy = 0x01,
@@ -686,6 +686,14 @@ enum cudaGraphNodeType {
   cudaGraphNodeTypeMemFree = 0x0b,
   cudaGraphNodeTypeConditional = 0x0d,
   cudaGraphNodeTypeCount,
+};
+
+// Bytes of memory that graphs have on a device, as 64-bit integers.
+enum cudaGraphMemAttributeType {
+  cudaGraphMemAttrUsedMemCurrent = 0x0,
+  cudaGraphMemAttrUsedMemHigh = 0x1,
+  cudaGraphMemAttrReservedMemCurrent = 0x2,
+  cudaGraphMemAttrReservedMemHigh = 0x3,
 };
 
 enum cudaGraphInstantiateFlags {

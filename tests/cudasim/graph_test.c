@@ -843,7 +843,6 @@ SIM_TEST(capture, refused_calls_that_leave_it_valid) {
   cudaGraph_t graph;
   REFUSED(cudaStreamEndCapture(other, &graph), cudaErrorIllegalState);
   // what cudasim does not have
-  REFUSED(cudaMallocAsync(&p_out, 64, captured), cudaErrorNotSupported);
   REFUSED(cudaEventRecordWithFlags(unused, captured, cudaEventRecordExternal),
           cudaErrorNotSupported);
   REFUSED(cudaStreamWaitEvent(captured, outside, cudaEventWaitExternal), cudaErrorNotSupported);
