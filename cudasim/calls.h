@@ -42,6 +42,19 @@
   X(cudaGraphGetRootNodes)               \
   X(cudaGraphNodeGetType)                \
   X(cudaGraphNodeGetDependencies)        \
+  X(cudaGraphAddEmptyNode)               \
+  X(cudaGraphAddHostNode)                \
+  X(cudaGraphAddKernelNode)              \
+  X(cudaGraphAddMemcpyNode)              \
+  X(cudaGraphAddMemcpyNode1D)            \
+  X(cudaGraphAddMemsetNode)              \
+  X(cudaGraphAddEventRecordNode)         \
+  X(cudaGraphAddEventWaitNode)           \
+  X(cudaGraphAddMemAllocNode)            \
+  X(cudaGraphAddMemFreeNode)             \
+  X(cudaGraphGetEdges)                   \
+  X(cudaGraphClone)                      \
+  X(cudaStreamUpdateCaptureDependencies) \
   X(cudaGraphInstantiate)                \
   X(cudaGraphUpload)                     \
   X(cudaGraphLaunch)                     \

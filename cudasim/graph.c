@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "cudasim/event.h"
 #include "cudasim/handle.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
@@ -104,6 +105,15 @@ static op* kernel_op(const node* n, cudaError_t* error) {
   return d ? sim_kernel_op(n->work.kernel, d) : NULL;
 }
 
+// What it records or waits for is filled in when it is queued.
+static op* event_op(const node* n, cudaError_t* error) {
+  if (!sim_event_of(n->work.event)) {
+    *error = sim_refuse(cudaErrorInvalidValue, "a node's event was destroyed");
+    return NULL;
+  }
+  return sim_op_create(n->work.type == cudaGraphNodeTypeEventRecord ? OP_RECORD : OP_WAIT);
+}
+
 op* sim_node_op(const node* n, cudaError_t* error) {
   op* o = NULL;
   *error = cudaSuccess;
@@ -113,8 +123,10 @@ op* sim_node_op(const node* n, cudaError_t* error) {
     o = fill_op(&n->work.fill, error);
   } else if (n->work.type == cudaGraphNodeTypeKernel) {
     o = kernel_op(n, error);
-  } else if (node_is_memory(n)) {
+  } else if (node_is_memory(n) || n->work.type == cudaGraphNodeTypeEmpty) {
     o = sim_op_create(OP_EMPTY);
+  } else if (node_is_event(n)) {
+    o = event_op(n, error);
   } else {
     o = sim_host_op(n->work.host.function, n->work.host.argument);
   }

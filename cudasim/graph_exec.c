@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "cudasim/device.h"
+#include "cudasim/event.h"
 #include "cudasim/handle.h"
 #include "cudasim/runtime.h"
 #include "cudasim/scheduler.h"
@@ -243,6 +244,22 @@ static void wait_for(supply* from, stream* s, stream* target, uint64_t position)
   sim_scheduler_queue(s, o);
 }
 
+// Of a node that records an event or waits for one: which recording, which is known only now.
+static void fill_in(op* o, const node* n, stream* s) {
+  event* e = sim_event_of(n->work.event);
+  if (n->work.type == cudaGraphNodeTypeEventRecord) {
+    sim_event_record_at(e, s, s->submitted + 1);
+    o->record.event = e;
+    o->record.serial = e->serial;
+    if (!event_has_timing(e)) o->kind = OP_EMPTY;
+  } else if (!e->stream || e->stream == s || stream_is_done(e->stream, e->position)) {
+    o->kind = OP_EMPTY;
+  } else {
+    o->wait.target = e->stream;
+    o->wait.position = e->position;
+  }
+}
+
 static void queue_step(graph_exec* e, step* what, supply* from) {
   stream* s = e->lanes[what->lane].stream;
   const node_set* before = &what->node->dependencies;
@@ -250,7 +267,9 @@ static void queue_step(graph_exec* e, step* what, supply* from) {
     const step* other = &e->steps[before->nodes[i]];
     wait_for(from, s, e->lanes[other->lane].stream, other->position);
   }
-  sim_scheduler_queue(s, take_first(&from->work));
+  op* o = take_first(&from->work);
+  if (node_is_event(what->node)) fill_in(o, what->node, s);
+  sim_scheduler_queue(s, o);
   what->position = s->submitted;
 }
 
