@@ -16,6 +16,7 @@
 #include "cudasim/tree.h"
 
 struct device;
+struct graph_memory;
 struct pool;
 struct shelf;
 struct stream;
@@ -23,10 +24,11 @@ struct stream;
 typedef struct block {
   tree_node node;  // must be first; major is the size in bytes, minor the address
   struct block* before;
-  struct block* after;    // neighbours in the address space
-  struct device* device;  // whose memory it is
-  struct pool* pool;      // the pool whose memory it is, or NULL
-  struct shelf* shelf;    // NULL while live or in between
+  struct block* after;         // neighbours in the address space
+  struct device* device;       // whose memory it is
+  struct pool* pool;           // the pool whose memory it is, or NULL
+  struct graph_memory* graph;  // the place of a graph that it is, or NULL
+  struct shelf* shelf;         // NULL while live or in between
   struct block* older;
   struct block* newer;  // on the shelf of a stream: in the order of their frees
   uint64_t position;    // on the shelf of a stream: of the free, in that stream

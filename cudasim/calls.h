@@ -42,10 +42,26 @@
   X(cudaGraphGetRootNodes)               \
   X(cudaGraphNodeGetType)                \
   X(cudaGraphNodeGetDependencies)        \
+  X(cudaGraphAddEmptyNode)               \
+  X(cudaGraphAddHostNode)                \
+  X(cudaGraphAddKernelNode)              \
+  X(cudaGraphAddMemcpyNode)              \
+  X(cudaGraphAddMemcpyNode1D)            \
+  X(cudaGraphAddMemsetNode)              \
+  X(cudaGraphAddEventRecordNode)         \
+  X(cudaGraphAddEventWaitNode)           \
+  X(cudaGraphAddMemAllocNode)            \
+  X(cudaGraphAddMemFreeNode)             \
+  X(cudaGraphGetEdges)                   \
+  X(cudaGraphClone)                      \
+  X(cudaStreamUpdateCaptureDependencies) \
   X(cudaGraphInstantiate)                \
   X(cudaGraphUpload)                     \
   X(cudaGraphLaunch)                     \
   X(cudaGraphExecDestroy)                \
+  X(cudaDeviceGraphMemTrim)              \
+  X(cudaDeviceGetGraphMemAttribute)      \
+  X(cudaDeviceSetGraphMemAttribute)      \
   X(cudaEventCreate)                     \
   X(cudaEventCreateWithFlags)            \
   X(cudaEventRecord)                     \

@@ -5,6 +5,7 @@
 
 #include "cudasim/capture.h"
 #include "cudasim/check.h"
+#include "cudasim/graph_memory.h"
 #include "cudasim/host_check.h"
 #include "cudasim/host_memory.h"
 #include "cudasim/runtime.h"
@@ -25,8 +26,8 @@ static bool span_bytes(const side* where, const box* b, uint64_t* out) {
 
 static cudaError_t find_on_device(place* p) {
   const block* b = sim_space_block_around(&p->device->space, p->address);
-  if (!b) {
-    if (check_is_on()) sim_check_refused_use(p->address, p->bytes);
+  if (!b || (b->graph && !graph_memory_is_there(b->graph))) {
+    if (!b && check_is_on()) sim_check_refused_use(p->address, p->bytes);
     return sim_refuse(cudaErrorInvalidValue, "%#llx is in no live allocation of device %d",
                       (unsigned long long)p->address, p->device->id);
   }
@@ -173,7 +174,11 @@ static cudaError_t prepare(device* current, cudaStream_t in, const copy_request*
                            place* to, place* from) {
   cudaError_t error;
   *s = sim_stream_for_work(current, in, &error);
-  return *s ? sim_copy_check(r, to, from) : error;
+  if (!*s) return error;
+  sim_graph_memory_is_planned = (*s)->branch;
+  error = sim_copy_check(r, to, from);
+  sim_graph_memory_is_planned = false;
+  return error;
 }
 
 cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bool is_async) {

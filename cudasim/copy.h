@@ -61,6 +61,9 @@ cudaError_t sim_copy(device* current, cudaStream_t in, const copy_request* r, bo
 
 static inline bool box_is_empty(const box* b) { return !b->width || !b->height || !b->depth; }
 
+// The request of a 3D copy; its extent may be empty.
+cudaError_t sim_copy_request_3d(const struct cudaMemcpy3DParms* p, copy_request* out);
+
 // A request for `bytes` contiguous bytes.
 copy_request sim_copy_linear(void* to, const void* from, size_t bytes, enum cudaMemcpyKind kind);
 

@@ -57,15 +57,20 @@ static cudaError_t corner(const struct cudaPitchedPtr* p, const struct cudaPos* 
   return cudaSuccess;
 }
 
-static cudaError_t copy_3d(device* current, const struct cudaMemcpy3DParms* p, cudaStream_t in,
-                           bool is_async) {
+cudaError_t sim_copy_request_3d(const struct cudaMemcpy3DParms* p, copy_request* out) {
   if (!p) return cudaErrorInvalidValue;
   if (p->srcArray || p->dstArray) return sim_refuse(cudaErrorNotSupported, "cudasim has no arrays");
-  copy_request r = {.extent = {p->extent.width, p->extent.height, p->extent.depth},
-                    .kind = p->kind};
-  if (box_is_empty(&r.extent)) return sim_copy(current, in, &r, is_async);
-  cudaError_t error = corner(&p->dstPtr, &p->dstPos, &r.extent, &r.to);
-  if (!error) error = corner(&p->srcPtr, &p->srcPos, &r.extent, &r.from);
+  *out = (copy_request){.extent = {p->extent.width, p->extent.height, p->extent.depth},
+                        .kind = p->kind};
+  if (box_is_empty(&out->extent)) return cudaSuccess;
+  cudaError_t error = corner(&p->dstPtr, &p->dstPos, &out->extent, &out->to);
+  return error ? error : corner(&p->srcPtr, &p->srcPos, &out->extent, &out->from);
+}
+
+static cudaError_t copy_3d(device* current, const struct cudaMemcpy3DParms* p, cudaStream_t in,
+                           bool is_async) {
+  copy_request r;
+  cudaError_t error = sim_copy_request_3d(p, &r);
   return error ? error : sim_copy(current, in, &r, is_async);
 }
 

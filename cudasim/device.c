@@ -6,6 +6,7 @@
 #include "cudasim/capture.h"
 #include "cudasim/check.h"
 #include "cudasim/event.h"
+#include "cudasim/graph_memory.h"
 #include "cudasim/pool.h"
 #include "cudasim/runtime.h"
 
@@ -59,6 +60,7 @@ static void unmake(device* d) {
   while (d->streams) sim_stream_close(d->streams);
   sim_event_destroy_all(d);
   sim_pool_forget_all(d);
+  sim_graph_memory_forget_all(d);
   sim_space_close(&d->space);
   *d = (device){.id = d->id, .observed_free = sim_pool_last_free()};
 }

@@ -24,8 +24,11 @@ typedef struct device {
   struct event* events;      // all
   uint64_t blocking_serial;  // counts what blocking streams do
   uint64_t observed_free;    // the last free for which the host has waited if it was in its streams
-  uint64_t queued;           // ops in all streams
-  uint64_t peers;            // a bit for each device whose memory is enabled
+  struct graph_memory* graph_memory;  // all
+  uint64_t graph_used_high;
+  uint64_t graph_reserved_high;
+  uint64_t queued;  // ops in all streams
+  uint64_t peers;   // a bit for each device whose memory is enabled
   engine* copies;
   engine* host_functions;
   cudasim_statistics statistics;

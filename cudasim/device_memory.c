@@ -6,6 +6,7 @@
 #include "cudasim/check.h"
 #include "cudasim/device.h"
 #include "cudasim/device_memory.h"
+#include "cudasim/graph_memory.h"
 #include "cudasim/pool.h"
 #include "cudasim/report.h"
 #include "cudasim/runtime.h"
@@ -95,6 +96,7 @@ static cudaError_t release(const void* p) {
   block* b = block_at(p, &d);
   if (!b) return refuse_free(p);
   if (d->broken) return d->broken;
+  if (b->graph) return sim_graph_memory_free(b->graph, NULL);
   if (b->pool) {  // the program has waited for its work: so says cudaFree's contract
     ++d->statistics.frees;
     if (check_is_on()) sim_check_freed(p, NULL);
@@ -138,6 +140,29 @@ static cudaError_t allocate_3d(device* d, struct cudaPitchedPtr* out, struct cud
 
 //===-- Stream order --------------------------------------------------------------------------===//
 
+// Adds a node to the capture of `s` that allocates on `d`.
+static cudaError_t capture_allocation(stream* s, device* d, size_t size, void** out) {
+  branch* b = s->branch;
+  if (b->capture->is_invalid) return cudaErrorStreamCaptureInvalidated;
+  if (!size) return cudaSuccess;
+  cudaError_t error;
+  graph_memory* m = sim_graph_memory_plan(b->capture->graph, d, size, &b->tips, &error);
+  if (!m) return error;
+  node_work w = {.type = cudaGraphNodeTypeMemAlloc, .memory = {.memory = m, .bytes = size}};
+  error = sim_capture_work(s, &w);
+  if (!error) *out = (void*)(uintptr_t)block_address(m->block);
+  sim_graph_memory_drop(m, !error);
+  return error;
+}
+
+static cudaError_t capture_free(stream* s, const void* p) {
+  const capture* c = s->branch->capture;
+  if (c->is_invalid) return cudaErrorStreamCaptureInvalidated;
+  node_work w = {.type = cudaGraphNodeTypeMemFree};
+  cudaError_t error = sim_graph_memory_plan_free(c->graph, p, &w.memory);
+  return error ? error : sim_capture_work(s, &w);
+}
+
 static cudaError_t allocate_async(device* current, void** out, size_t size, cudaStream_t in,
                                   pool* p) {
   if (!out) return cudaErrorInvalidValue;
@@ -146,10 +171,7 @@ static cudaError_t allocate_async(device* current, void** out, size_t size, cuda
   stream* s = sim_stream_of(current, in, &error);
   if (!s) return error;
   if (s->device->broken) return s->device->broken;
-  if (s->branch) {
-    return sim_refuse(cudaErrorNotSupported,
-                      "cudasim captures no allocations: it has no memory nodes");
-  }
+  if (s->branch) return capture_allocation(s, p ? p->device : s->device, size, out);
   error = sim_capture_check_unsafe();
   if (error || !size) return error;
   if (!p) p = s->device->pool;
@@ -182,14 +204,13 @@ static cudaError_t release_async(device* current, const void* p, cudaStream_t in
   stream* s = sim_stream_of(current, in, &error);
   if (!s) return error;
   if (s->device->broken) return s->device->broken;
-  if (s->branch) {
-    return sim_refuse(cudaErrorInvalidValue, "%p was not allocated in the capture", p);
-  }
+  if (s->branch) return capture_free(s, p);
   error = sim_capture_check_unsafe();
   if (error || !p) return error;
   device* d;
   block* b = block_at(p, &d);
   if (!b) return refuse_free(p);
+  if (b->graph) return sim_graph_memory_free(b->graph, s);
   if (!b->pool && sim_scheduler_make_room(s)) return release_async(current, p, in);
   error = b->pool ? sim_pool_free(b, s) : release_later(b, s);
   if (error) return error;

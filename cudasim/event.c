@@ -81,10 +81,10 @@ void sim_event_drop(void) {
   recycled = NULL;
 }
 
-static event* event_of(cudaEvent_t handle) { return sim_handle_object(HANDLE_EVENT, handle); }
+event* sim_event_of(cudaEvent_t handle) { return sim_handle_object(HANDLE_EVENT, handle); }
 
 static cudaError_t destroy_handle(cudaEvent_t handle) {
-  event* e = event_of(handle);
+  event* e = sim_event_of(handle);
   if (!e) return cudaErrorInvalidResourceHandle;
   destroy(e);
   return cudaSuccess;
@@ -95,8 +95,6 @@ static cudaError_t destroy_handle(cudaEvent_t handle) {
 void sim_event_stamp(event* e, uint64_t serial) {
   if (e->serial == serial) e->ns = ticks_ns_now();
 }
-
-static bool has_timing(const event* e) { return !(e->flags & cudaEventDisableTiming); }
 
 void sim_event_set_captured(event* e, uint64_t id, const node_set* nodes) {
   sim_node_set_clear(&e->captured);
@@ -109,7 +107,7 @@ static void note_recorded(event* e, const stream* s) {
   e->recorded = sim_order_stamp(s);
 }
 
-static void set_recorded(event* e, stream* s, uint64_t position) {
+void sim_event_record_at(event* e, stream* s, uint64_t position) {
   if (e->capture) sim_event_set_captured(e, 0, &(node_set){0});
   sim_history_release(e->known);
   e->known = sim_history_retain(s->known);
@@ -124,23 +122,24 @@ static void set_recorded(event* e, stream* s, uint64_t position) {
 static cudaError_t record_later(event* e, stream* s) {
   op* o = sim_op_create(OP_RECORD);
   if (!o) return cudaErrorMemoryAllocation;
-  set_recorded(e, s, s->submitted + 1);
+  sim_event_record_at(e, s, s->submitted + 1);
   o->record.event = e;
   o->record.serial = e->serial;
   sim_scheduler_submit(s, o, false);
   return cudaSuccess;
 }
 
-// Nodes that record or wait for events are possible only while capturing, and not here.
-static cudaError_t refuse_external(const stream* s) {
+// A node that records the event, or waits for what is recorded by then, at each launch.
+static cudaError_t capture_external(stream* s, enum cudaGraphNodeType type, const event* e) {
   if (!s->branch) return cudaErrorIllegalState;
-  return sim_refuse(cudaErrorNotSupported, "cudasim has no nodes that record or wait for events");
+  node_work w = {.type = type, .event = e->handle};
+  return sim_capture_work(s, &w);
 }
 
 static cudaError_t record(device* current, cudaEvent_t handle, cudaStream_t in, unsigned flags) {
   cudaError_t error;
   stream* s = sim_stream_of(current, in, &error);
-  event* e = event_of(handle);
+  event* e = sim_event_of(handle);
   if (flags & ~(unsigned)cudaEventRecordExternal) return cudaErrorInvalidValue;
   if (!s || !e) return s ? cudaErrorInvalidResourceHandle : error;
   if (e->device != s->device) {
@@ -149,14 +148,16 @@ static cudaError_t record(device* current, cudaEvent_t handle, cudaStream_t in, 
                       e->device->id, s->device->id);
   }
   if (s->device->broken) return s->device->broken;
-  if (flags & cudaEventRecordExternal) return refuse_external(s);
+  if (flags & cudaEventRecordExternal) {
+    return capture_external(s, cudaGraphNodeTypeEventRecord, e);
+  }
   if (s->branch) return sim_capture_record(s, e);
-  if (has_timing(e) && sim_scheduler_make_room(s)) return record(current, handle, in, flags);
+  if (event_has_timing(e) && sim_scheduler_make_room(s)) return record(current, handle, in, flags);
   error = sim_stream_enter(s);
   if (error) return error;
-  if (has_timing(e) && s->first) return record_later(e, s);
-  set_recorded(e, s, sim_stream_mark(s));
-  if (has_timing(e)) sim_event_stamp(e, e->serial);
+  if (event_has_timing(e) && s->first) return record_later(e, s);
+  sim_event_record_at(e, s, sim_stream_mark(s));
+  if (event_has_timing(e)) sim_event_stamp(e, e->serial);
   return cudaSuccess;
 }
 
@@ -167,11 +168,13 @@ static bool is_done(const event* e) { return !e->stream || stream_is_done(e->str
 static cudaError_t follow(device* current, cudaStream_t in, cudaEvent_t handle, unsigned flags) {
   cudaError_t error;
   stream* s = sim_stream_of(current, in, &error);
-  const event* e = event_of(handle);
+  const event* e = sim_event_of(handle);
   if (flags & ~(unsigned)cudaEventWaitExternal) return cudaErrorInvalidValue;
   if (!s || !e) return s ? cudaErrorInvalidResourceHandle : error;
   if (s->device->broken) return s->device->broken;
-  if (flags & cudaEventWaitExternal) return refuse_external(s);
+  if (flags & cudaEventWaitExternal) {
+    return capture_external(s, cudaGraphNodeTypeWaitEvent, e);
+  }
   if (e->capture || (s->branch && e->stream)) return sim_capture_wait(s, e);
   if (s->branch) return cudaSuccess;  // an event that was never recorded holds up nothing
   if (sim_scheduler_make_room(s)) return follow(current, in, handle, flags);
@@ -186,7 +189,7 @@ static cudaError_t check_asking(const event* e) {
 }
 
 static cudaError_t query(cudaEvent_t handle) {
-  const event* e = event_of(handle);
+  const event* e = sim_event_of(handle);
   if (!e) return cudaErrorInvalidResourceHandle;
   if (e->device->broken) return e->device->broken;
   cudaError_t error = check_asking(e);
@@ -202,7 +205,7 @@ static cudaError_t query(cudaEvent_t handle) {
 }
 
 static cudaError_t synchronize(cudaEvent_t handle) {
-  const event* e = event_of(handle);
+  const event* e = sim_event_of(handle);
   if (!e) return cudaErrorInvalidResourceHandle;
   cudaError_t error = check_asking(e);
   if (error) return error;
@@ -222,10 +225,10 @@ static cudaError_t synchronize(cudaEvent_t handle) {
 
 static cudaError_t elapsed_ms(float* ms, cudaEvent_t from, cudaEvent_t to) {
   if (!ms) return cudaErrorInvalidValue;
-  const event* start = event_of(from);
-  const event* end = event_of(to);
+  const event* start = sim_event_of(from);
+  const event* end = sim_event_of(to);
   if (!start || !end || start->device != end->device) return cudaErrorInvalidResourceHandle;
-  if (!has_timing(start) || !has_timing(end)) return cudaErrorInvalidResourceHandle;
+  if (!event_has_timing(start) || !event_has_timing(end)) return cudaErrorInvalidResourceHandle;
   if (start->capture) return sim_capture_refuse_event(start, false);
   if (end->capture) return sim_capture_refuse_event(end, false);
   if (!start->stream || !end->stream) return cudaErrorInvalidResourceHandle;

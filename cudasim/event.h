@@ -27,6 +27,14 @@ typedef struct event {
   node_set captured;  // then the nodes that it comes after
 } event;
 
+// The event of a handle; NULL if it is none.
+event* sim_event_of(cudaEvent_t handle);
+
+// Notes that `e` is recorded at `position` of `s`, where a graph's node stands.
+void sim_event_record_at(event* e, stream* s, uint64_t position);
+
+static inline bool event_has_timing(const event* e) { return !(e->flags & cudaEventDisableTiming); }
+
 // Destroys all events of `d`.
 void sim_event_destroy_all(struct device* d);
 

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "cudasim/event.h"
 #include "cudasim/handle.h"
 #include "cudasim/report.h"
 #include "cudasim/runtime.h"
@@ -69,6 +70,7 @@ void sim_node_release(node* n) {
   if (--n->references) return;
   if (n->handle) sim_handle_close(n->handle);
   if (n->work.type == cudaGraphNodeTypeKernel) sim_kernel_release(n->work.kernel);
+  if (node_is_memory(n)) sim_graph_memory_release(&n->work.memory, n->work.type);
   sim_node_set_clear(&n->dependencies);
   if (n->site) sim_site_release(n->site);
   sim_bookkeeping_free(n);
@@ -81,6 +83,7 @@ static node* make_node(graph* g, const node_work* w, const device* d,
   *n = (node){.references = 1, .graph = g, .device = d->id, .work = *w};
   if (w->type == cudaGraphNodeTypeKernel) sim_kernel_retain(w->kernel);
   if (check_is_on()) n->site = sim_site_retain(sim_site_here());
+  if (node_is_memory(n)) sim_graph_memory_retain(&n->work.memory, n->work.type);
   n->handle = sim_handle_open(HANDLE_NODE, n);
   if (n->handle && sim_node_set_join(&n->dependencies, dependencies)) return n;
   sim_node_release(n);
@@ -105,6 +108,15 @@ static op* kernel_op(const node* n, cudaError_t* error) {
   return d ? sim_kernel_op(n->work.kernel, d) : NULL;
 }
 
+// What it records or waits for is filled in when it is queued.
+static op* event_op(const node* n, cudaError_t* error) {
+  if (!sim_event_of(n->work.event)) {
+    *error = sim_refuse(cudaErrorInvalidValue, "a node's event was destroyed");
+    return NULL;
+  }
+  return sim_op_create(n->work.type == cudaGraphNodeTypeEventRecord ? OP_RECORD : OP_WAIT);
+}
+
 op* sim_node_op(const node* n, cudaError_t* error) {
   op* o = NULL;
   *error = cudaSuccess;
@@ -114,6 +126,10 @@ op* sim_node_op(const node* n, cudaError_t* error) {
     o = fill_op(&n->work.fill, error);
   } else if (n->work.type == cudaGraphNodeTypeKernel) {
     o = kernel_op(n, error);
+  } else if (node_is_memory(n) || n->work.type == cudaGraphNodeTypeEmpty) {
+    o = sim_op_create(OP_EMPTY);
+  } else if (node_is_event(n)) {
+    o = event_op(n, error);
   } else {
     o = sim_host_op(n->work.host.function, n->work.host.argument);
   }
@@ -139,6 +155,9 @@ graph* sim_graph_create(void) {
 
 // The program has the node no more, though an executable graph may.
 static void let_go(node* n) {
+  if (node_is_memory(n) && n->work.memory.memory->owner == n->graph) {
+    sim_graph_memory_disown(n->work.memory.memory);
+  }
   sim_handle_close(n->handle);
   n->handle = NULL;
   n->graph = NULL;

@@ -13,6 +13,7 @@
 
 #include "cudasim/copy.h"
 #include "cudasim/fill.h"
+#include "cudasim/graph_memory.h"
 #include "cudasim/kernel.h"
 
 //===-- Sets of nodes -------------------------------------------------------------------------===//
@@ -36,7 +37,7 @@ void sim_node_set_clear(node_set* s);
 
 //===-- Nodes and graphs ----------------------------------------------------------------------===//
 
-// What a node does: one of the four that can be captured. Memory is named by the addresses that
+// What a node does: as it is captured or added. Memory is named by the addresses that
 // the program gave; what is there is looked up at each launch.
 typedef struct node_work {
   enum cudaGraphNodeType type;
@@ -44,6 +45,8 @@ typedef struct node_work {
     copy_request copy;
     fill_request fill;
     kernel_launch* kernel;  // retained
+    memory_work memory;     // allocations and frees
+    cudaEvent_t event;      // that is recorded or waited for
     struct {
       cudaHostFn_t function;
       void* argument;
@@ -79,6 +82,14 @@ void sim_graph_destroy(graph* g);
 // has no memory.
 bool sim_graph_add(graph* g, const node_work* w, const struct device* d,
                    const node_set* dependencies);
+
+static inline bool node_is_memory(const node* n) {
+  return n->work.type == cudaGraphNodeTypeMemAlloc || n->work.type == cudaGraphNodeTypeMemFree;
+}
+
+static inline bool node_is_event(const node* n) {
+  return n->work.type == cudaGraphNodeTypeEventRecord || n->work.type == cudaGraphNodeTypeWaitEvent;
+}
 
 node* sim_node_retain(node* n);
 void sim_node_release(node* n);

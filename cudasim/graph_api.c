@@ -89,7 +89,7 @@ static cudaError_t instantiate(cudaGraphExec_t* out, cudaGraph_t handle, unsigne
   const graph* g = graph_of(handle);
   if (!out || !g || g->is_growing || flags & ~known) return cudaErrorInvalidValue;
   cudaError_t error;
-  const graph_exec* e = sim_graph_exec_create(g, &error);
+  const graph_exec* e = sim_graph_exec_create(g, flags, &error);
   if (e) *out = e->handle;
   return error;
 }

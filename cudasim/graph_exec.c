@@ -5,6 +5,7 @@
 
 #include "cudasim/check.h"
 #include "cudasim/device.h"
+#include "cudasim/event.h"
 #include "cudasim/handle.h"
 #include "cudasim/report.h"
 #include "cudasim/runtime.h"
@@ -66,6 +67,7 @@ void sim_graph_exec_destroy(graph_exec* e) {
   }
   for (uint32_t i = 0; e->steps && i < e->count; ++i) sim_node_release(e->steps[i].node);
   sim_order_release(&e->last_launch);
+  sim_bookkeeping_free(e->memory);
   sim_bookkeeping_free(e->steps);
   sim_bookkeeping_free(e);
 }
@@ -74,16 +76,50 @@ void sim_graph_exec_destroy_all(void) {
   while (execs) sim_graph_exec_destroy(execs);
 }
 
+// A graph with memory has one executable graph at a time, which shares its nodes.
+static cudaError_t check_memory(const node* n) {
+  if (!node_is_memory(n)) return cudaSuccess;
+  if (!n->work.memory.memory->block) return cudaErrorInvalidValue;
+  if (n->work.type == cudaGraphNodeTypeMemAlloc) {
+    n->work.memory.memory->block->requested = n->work.memory.bytes;
+  }
+  if (n->references == 1) return cudaSuccess;
+  return sim_refuse(cudaErrorInvalidValue, "a graph with memory nodes is instantiated already");
+}
+
 static cudaError_t check_nodes(const graph* g) {
   cudaError_t error = cudaSuccess;
+  sim_graph_memory_is_planned = true;
   for (uint32_t i = 0; i < g->count && !error; ++i) {
-    op* o = sim_node_op(g->nodes[i], &error);
+    error = check_memory(g->nodes[i]);
+    op* o = error ? NULL : sim_node_op(g->nodes[i], &error);
     if (o) sim_op_release(o);
   }
+  sim_graph_memory_is_planned = false;
   return error;
 }
 
-graph_exec* sim_graph_exec_create(const graph* g, cudaError_t* error) {
+static bool is_listed(const graph_exec* e, const graph_memory* m) {
+  for (uint32_t i = 0; i < e->memory_count; ++i) {
+    if (e->memory[i] == m) return true;
+  }
+  return false;
+}
+
+static bool list_memory(graph_exec* e, const graph* g) {
+  uint32_t nodes = 0;
+  for (uint32_t i = 0; i < g->count; ++i) nodes += node_is_memory(g->nodes[i]);
+  if (!nodes) return true;
+  e->memory = sim_bookkeeping_alloc(nodes * sizeof(*e->memory));
+  for (uint32_t i = 0; e->memory && i < g->count; ++i) {
+    graph_memory* m = g->nodes[i]->work.memory.memory;
+    bool allocates = g->nodes[i]->work.type == cudaGraphNodeTypeMemAlloc;
+    if (allocates && !is_listed(e, m)) e->memory[e->memory_count++] = m;
+  }
+  return e->memory;
+}
+
+graph_exec* sim_graph_exec_create(const graph* g, unsigned long long flags, cudaError_t* error) {
   *error = check_nodes(g);
   graph_exec* e = *error ? NULL : sim_bookkeeping_alloc(sizeof(*e));
   if (!e) {
@@ -92,7 +128,9 @@ graph_exec* sim_graph_exec_create(const graph* g, cudaError_t* error) {
   }
   link_to_all(e);
   e->steps = sim_bookkeeping_alloc((g->count + 1) * sizeof(step));
-  e->handle = e->steps ? sim_handle_open(HANDLE_GRAPH_EXEC, e) : NULL;
+  e->frees_at_launch = flags & cudaGraphInstantiateFlagAutoFreeOnLaunch;
+  bool is_there = e->steps && list_memory(e, g);
+  e->handle = is_there ? sim_handle_open(HANDLE_GRAPH_EXEC, e) : NULL;
   if (!e->handle) {
     sim_graph_exec_destroy(e);
     *error = cudaErrorMemoryAllocation;
@@ -122,8 +160,11 @@ static void release_ops(op* o) {
 static cudaError_t make_work(const graph_exec* e, supply* out) {
   op** end = &out->work;
   for (uint32_t i = 0; i < e->count; ++i) {
-    cudaError_t error;
-    *end = sim_node_op(e->steps[i].node, &error);
+    const node* n = e->steps[i].node;
+    cudaError_t error = cudaSuccess;
+    if (node_is_memory(n)) error = sim_graph_memory_step(&n->work.memory, n->work.type);
+    if (error) return error;
+    *end = sim_node_op(n, &error);
     if (!*end) return error;
     end = &(*end)->next;
   }
@@ -160,6 +201,36 @@ static cudaError_t prepare(graph_exec* e, stream* s, supply* out) {
   return error ? error : make_waits(e, out);
 }
 
+// Of what the nodes free as well: `use` of it all.
+static void for_memory(const graph_exec* e, void (*use)(graph_memory* m)) {
+  for (uint32_t i = 0; i < e->count; ++i) {
+    if (node_is_memory(e->steps[i].node)) use(e->steps[i].node->work.memory.memory);
+  }
+}
+
+static void note_memory(graph_memory* m) { sim_graph_memory_note(m, false); }
+
+// Makes the ops in the order in which memory comes and goes, and takes that memory.
+static cudaError_t prepare_all(graph_exec* e, stream* s, supply* out) {
+  for_memory(e, note_memory);
+  for (uint32_t i = 0; i < e->memory_count; ++i) {
+    sim_graph_memory_note(e->memory[i], e->frees_at_launch);
+  }
+  cudaError_t error = prepare(e, s, out);
+  if (!error && !sim_graph_memory_charge(e->memory, e->memory_count, s)) {
+    error = cudaErrorMemoryAllocation;
+  }
+  if (error) for_memory(e, sim_graph_memory_revert);
+  return error;
+}
+
+static void use_memory(const graph_exec* e) {
+  for (uint32_t i = 0; i < e->count; ++i) {
+    if (!node_is_memory(e->steps[i].node)) continue;
+    sim_graph_memory_use(e->steps[i].node->work.memory.memory, e->last_stream, e->last_position);
+  }
+}
+
 static op* take_first(op** list) {
   op* o = *list;
   assert(o);  // prepare() made as many as a launch can need
@@ -185,6 +256,22 @@ static void wait_for(supply* from, stream* s, stream* target, uint64_t position)
   sim_scheduler_queue(s, o);
 }
 
+// Of a node that records an event or waits for one: which recording, which is known only now.
+static void fill_in(op* o, const node* n, stream* s) {
+  event* e = sim_event_of(n->work.event);
+  if (n->work.type == cudaGraphNodeTypeEventRecord) {
+    sim_event_record_at(e, s, s->submitted + 1);
+    o->record.event = e;
+    o->record.serial = e->serial;
+    if (!event_has_timing(e)) o->kind = OP_EMPTY;
+  } else if (!e->stream || e->stream == s || stream_is_done(e->stream, e->position)) {
+    o->kind = OP_EMPTY;
+  } else {
+    o->wait.target = e->stream;
+    o->wait.position = e->position;
+  }
+}
+
 static void queue_step(graph_exec* e, step* what, supply* from) {
   stream* s = e->lanes[what->lane].stream;
   const node_set* before = &what->node->dependencies;
@@ -194,6 +281,7 @@ static void queue_step(graph_exec* e, step* what, supply* from) {
   }
   op* o = take_first(&from->work);
   if (o->kind == OP_HOST) sim_order_mark(o, e->lanes[0].stream);
+  if (node_is_event(what->node)) fill_in(o, what->node, s);
   sim_scheduler_queue(s, o);
   what->position = s->submitted;
 }
@@ -232,13 +320,14 @@ static void check_launch(graph_exec* e, const stream* s) {
 
 cudaError_t sim_graph_exec_launch(graph_exec* e, stream* s) {
   supply ops = {0};
-  cudaError_t error = prepare(e, s, &ops);
+  cudaError_t error = prepare_all(e, s, &ops);
   if (!error) {
     uint64_t position;
     count_work(e, s->device);
     if (check_is_on()) check_launch(e, s);
     queue_all(e, s, &ops);
     position = e->last_position;
+    use_memory(e);
     release_ops(ops.waits);
     sim_scheduler_settle(s, position);  // from here on the graph may be gone
     return cudaSuccess;

@@ -38,14 +38,17 @@ typedef struct graph_exec {
   uint32_t count;
   lane lanes[LANES];
   uint32_t lane_count;
-  uint32_t waits;          // that a launch may need at most
+  uint32_t waits;         // that a launch may need at most
+  graph_memory** memory;  // that its nodes allocate, each once
+  uint32_t memory_count;
+  bool frees_at_launch;    // what an earlier launch has left
   stream* last_stream;     // of the last launch; NULL before the first
   uint64_t last_position;  // there
   stamp last_launch;       // the same for the checker
 } graph_exec;
 
 // What the graph is now, to be launched; NULL, and why not, in `*error`.
-graph_exec* sim_graph_exec_create(const graph* g, cudaError_t* error);
+graph_exec* sim_graph_exec_create(const graph* g, unsigned long long flags, cudaError_t* error);
 
 // What was launched goes on.
 void sim_graph_exec_destroy(graph_exec* e);

@@ -286,12 +286,28 @@ static cudaError_t submit(stream* s, kernel_launch* l) {
   return cudaSuccess;
 }
 
-static cudaError_t launch(device* current, const void* function, const cudasim_launch* what,
-                          cudaStream_t in) {
+static cudaError_t check(const device* d, const void* function, const cudasim_launch* what,
+                         const registration** out) {
   const registration* r = find(function);
   if (!r) return sim_refuse(cudaErrorInvalidDeviceFunction, "%p is no registered kernel", function);
-  cudaError_t error = check_geometry(current, what);
-  if (!error) error = check_arguments(&r->kernel, what->arguments);
+  *out = r;
+  cudaError_t error = check_geometry(d, what);
+  return error ? error : check_arguments(&r->kernel, what->arguments);
+}
+
+cudaError_t sim_kernel_launch_create(const device* d, const void* function,
+                                     const cudasim_launch* what, kernel_launch** out) {
+  const registration* r;
+  cudaError_t error = check(d, function, what, &r);
+  if (error) return error;
+  *out = make_launch(r, what);
+  return *out ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+static cudaError_t launch(device* current, const void* function, const cudasim_launch* what,
+                          cudaStream_t in) {
+  const registration* r;
+  cudaError_t error = check(current, function, what, &r);
   if (error) return error;
   stream* s = sim_stream_for_work(current, in, &error);
   if (!s) return error;

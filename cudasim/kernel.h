@@ -20,6 +20,10 @@ struct use;
 // A kernel, its geometry and copies of its arguments. Never changed; graphs share it.
 typedef struct kernel_launch kernel_launch;
 
+// Checks the launch of a registered kernel on `d` and copies its arguments; the caller holds it.
+cudaError_t sim_kernel_launch_create(const struct device* d, const void* function,
+                                     const cudasim_launch* what, kernel_launch** out);
+
 kernel_launch* sim_kernel_retain(kernel_launch* l);
 void sim_kernel_release(kernel_launch* l);
 

@@ -138,6 +138,7 @@ void sim_op_run(const op* o) {
     case OP_WAIT:
     case OP_RECORD:
     case OP_FREE:
+    case OP_EMPTY:
       break;
   }
 }

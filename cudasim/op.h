@@ -44,6 +44,7 @@ typedef enum op_kind {
   OP_WAIT,    // holds the stream until another one has reached a position
   OP_RECORD,  // notes the time in an event
   OP_FREE,    // frees memory of cudaMalloc's
+  OP_EMPTY,   // has an order and nothing to do
 } op_kind;
 
 typedef struct op {

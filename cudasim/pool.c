@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "cudasim/graph_memory.h"
 #include "cudasim/handle.h"
 #include "cudasim/runtime.h"
 #include "cudasim/slab.h"
@@ -429,6 +430,7 @@ void sim_pool_trim_to_thresholds(device* d) {
 }
 
 void sim_pool_relieve(device* d, const pool* except) {
+  sim_graph_memory_trim(d);
   for (pool* p = d->pools; p; p = p->next_of_device) {
     if (p == except) continue;
     settle_done(p);

@@ -84,7 +84,7 @@ void sim_pool_trim(pool* p, uint64_t keep);
 // the host does.
 void sim_pool_trim_to_thresholds(device* d);
 
-// Makes all pools of `d` but `except` give back what nobody uses.
+// Makes all pools of `d` but `except`, and its graphs, give back what nobody uses.
 void sim_pool_relieve(device* d, const pool* except);
 
 #endif  // CUDASIM_POOL_H_

@@ -208,18 +208,26 @@ void sim_space_discharge(space* s, uint64_t address, uint64_t bytes) {
   if (s->stale > STALE_GRANULES) sweep(s);
 }
 
-block* sim_space_take(space* s, uint64_t bytes) {
-  if (bytes > space_free(s)) return NULL;
+block* sim_space_take_addresses(space* s, uint64_t bytes) {
   block* b = sim_shelf_best(&s->unused, bytes);
   if (!b) b = sim_shelf_best(&s->unused_pool, bytes);
-  block* taken = b ? sim_shelf_carve(b, bytes) : NULL;
+  return b ? sim_shelf_carve(b, bytes) : NULL;
+}
+
+void sim_space_give_addresses(space* s, block* b) {
+  sim_shelf_give(block_address(b) < s->split ? &s->unused : &s->unused_pool, b, 0);
+}
+
+block* sim_space_take(space* s, uint64_t bytes) {
+  if (bytes > space_free(s)) return NULL;
+  block* taken = sim_space_take_addresses(s, bytes);
   if (taken) sim_space_charge(s, block_address(taken), bytes);
   return taken;
 }
 
 void sim_space_give(space* s, block* b) {
   sim_space_discharge(s, block_address(b), block_size(b));
-  sim_shelf_give(block_address(b) < s->split ? &s->unused : &s->unused_pool, b, 0);
+  sim_space_give_addresses(s, b);
 }
 
 // Takes [address, address + bytes) out of the unused block `b`.

@@ -65,6 +65,11 @@ void sim_space_close(space* s);
 block* sim_space_take(space* s, uint64_t bytes);
 void sim_space_give(space* s, block* b);
 
+// Takes addresses without memory, a multiple of the granule, as a block on no shelf; NULL when
+// there are none. Gives them back.
+block* sim_space_take_addresses(space* s, uint64_t bytes);
+void sim_space_give_addresses(space* s, block* b);
+
 // Takes addresses for a pool, in multiples of the chunk and aligned to it: right after `tail`,
 // where sim_space_has_chunks_after said that there is room, or with NULL where there is room to
 // grow. Gives them back.

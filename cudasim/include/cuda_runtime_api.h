@@ -93,13 +93,14 @@ CUDASIM_EXPORT_ cudaError_t cudaStreamGetCaptureInfo(
     const cudaGraphNode_t** dependencies_out CUDASIM_DEFAULT_(0),
     const cudaGraphEdgeData** edgeData_out CUDASIM_DEFAULT_(0),
     size_t* numDependencies_out CUDASIM_DEFAULT_(0));
+CUDASIM_EXPORT_ cudaError_t cudaStreamUpdateCaptureDependencies(
+    cudaStream_t stream, cudaGraphNode_t* dependencies, const cudaGraphEdgeData* dependencyData,
+    size_t numDependencies, unsigned int flags CUDASIM_DEFAULT_(0));
 // The calling thread's capture mode, first cudaStreamCaptureModeGlobal: `*mode` becomes it, and it
 // `*mode`.
 CUDASIM_EXPORT_ cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* mode);
 
 //===-- Graphs --------------------------------------------------------------------------------===//
-
-// Graphs come from captures: there are no calls that add nodes.
 
 CUDASIM_EXPORT_ cudaError_t cudaGraphCreate(cudaGraph_t* pGraph, unsigned int flags);
 CUDASIM_EXPORT_ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
@@ -113,11 +114,65 @@ CUDASIM_EXPORT_ cudaError_t cudaGraphNodeGetDependencies(cudaGraphNode_t node,
                                                          cudaGraphNode_t* pDependencies,
                                                          cudaGraphEdgeData* edgeData,
                                                          size_t* pNumDependencies);
+
+// A node that does what the parameters say after the nodes given, which `graph` has. In cudasim
+// they cannot be told later.
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddEmptyNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                  const cudaGraphNode_t* pDependencies,
+                                                  size_t numDependencies);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddHostNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                 const cudaGraphNode_t* pDependencies,
+                                                 size_t numDependencies,
+                                                 const struct cudaHostNodeParams* pNodeParams);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                   const cudaGraphNode_t* pDependencies,
+                                                   size_t numDependencies,
+                                                   const struct cudaKernelNodeParams* pNodeParams);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                   const cudaGraphNode_t* pDependencies,
+                                                   size_t numDependencies,
+                                                   const struct cudaMemcpy3DParms* pCopyParams);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                     const cudaGraphNode_t* pDependencies,
+                                                     size_t numDependencies, void* dst,
+                                                     const void* src, size_t count,
+                                                     enum cudaMemcpyKind kind);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                   const cudaGraphNode_t* pDependencies,
+                                                   size_t numDependencies,
+                                                   const struct cudaMemsetParams* pMemsetParams);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddEventRecordNode(cudaGraphNode_t* pGraphNode,
+                                                        cudaGraph_t graph,
+                                                        const cudaGraphNode_t* pDependencies,
+                                                        size_t numDependencies, cudaEvent_t event);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddEventWaitNode(cudaGraphNode_t* pGraphNode,
+                                                      cudaGraph_t graph,
+                                                      const cudaGraphNode_t* pDependencies,
+                                                      size_t numDependencies, cudaEvent_t event);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddMemAllocNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                     const cudaGraphNode_t* pDependencies,
+                                                     size_t numDependencies,
+                                                     struct cudaMemAllocNodeParams* nodeParams);
+CUDASIM_EXPORT_ cudaError_t cudaGraphAddMemFreeNode(cudaGraphNode_t* pGraphNode, cudaGraph_t graph,
+                                                    const cudaGraphNode_t* pDependencies,
+                                                    size_t numDependencies, void* dptr);
+CUDASIM_EXPORT_ cudaError_t cudaGraphGetEdges(cudaGraph_t graph, cudaGraphNode_t* from,
+                                              cudaGraphNode_t* to, cudaGraphEdgeData* edgeData,
+                                              size_t* numEdges);
+CUDASIM_EXPORT_ cudaError_t cudaGraphClone(cudaGraph_t* pGraphClone, cudaGraph_t originalGraph);
+
 CUDASIM_EXPORT_ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* pGraphExec, cudaGraph_t graph,
                                                  unsigned long long flags CUDASIM_DEFAULT_(0));
 CUDASIM_EXPORT_ cudaError_t cudaGraphUpload(cudaGraphExec_t graphExec, cudaStream_t stream);
 CUDASIM_EXPORT_ cudaError_t cudaGraphLaunch(cudaGraphExec_t graphExec, cudaStream_t stream);
 CUDASIM_EXPORT_ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graphExec);
+CUDASIM_EXPORT_ cudaError_t cudaDeviceGraphMemTrim(int device);
+CUDASIM_EXPORT_ cudaError_t cudaDeviceGetGraphMemAttribute(int device,
+                                                           enum cudaGraphMemAttributeType attr,
+                                                           void* value);
+CUDASIM_EXPORT_ cudaError_t cudaDeviceSetGraphMemAttribute(int device,
+                                                           enum cudaGraphMemAttributeType attr,
+                                                           void* value);
 
 //===-- Events --------------------------------------------------------------------------------===//
 

@@ -670,7 +670,7 @@ typedef struct cudaGraphEdgeData_st {
 
 //===-- Graphs --------------------------------------------------------------------------------===//
 
-// What a node does. cudasim has copies, fills, kernels and host functions.
+// What a node does. cudasim has no child graphs, semaphores and conditions.
 enum cudaGraphNodeType {
   cudaGraphNodeTypeKernel = 0x00,
   cudaGraphNodeTypeMemcpy = 0x01,
@@ -686,6 +686,55 @@ enum cudaGraphNodeType {
   cudaGraphNodeTypeMemFree = 0x0b,
   cudaGraphNodeTypeConditional = 0x0d,
   cudaGraphNodeTypeCount,
+};
+
+// What cudaStreamUpdateCaptureDependencies does with the nodes.
+enum cudaStreamUpdateCaptureDependenciesFlags {
+  cudaStreamAddCaptureDependencies = 0x0,
+  cudaStreamSetCaptureDependencies = 0x1,
+};
+
+// What a host node does.
+struct cudaHostNodeParams {
+  cudaHostFn_t fn;
+  void* userData;
+};
+
+// What a kernel node does.
+struct cudaKernelNodeParams {
+  void* func;
+  dim3 gridDim;
+  dim3 blockDim;
+  unsigned int sharedMemBytes;
+  void** kernelParams;
+  void** extra;
+};
+
+// What a fill node does; `width` is elements, `pitch` is bytes.
+struct cudaMemsetParams {
+  void* dst;
+  size_t pitch;
+  unsigned int value;
+  unsigned int elementSize;
+  size_t width;
+  size_t height;
+};
+
+// What an allocation node does; `dptr` is stored.
+struct cudaMemAllocNodeParams {
+  struct cudaMemPoolProps poolProps;
+  const struct cudaMemAccessDesc* accessDescs;
+  size_t accessDescCount;
+  size_t bytesize;
+  void* dptr;
+};
+
+// Bytes of memory that graphs have on a device, as 64-bit integers.
+enum cudaGraphMemAttributeType {
+  cudaGraphMemAttrUsedMemCurrent = 0x0,
+  cudaGraphMemAttrUsedMemHigh = 0x1,
+  cudaGraphMemAttrReservedMemCurrent = 0x2,
+  cudaGraphMemAttrReservedMemHigh = 0x3,
 };
 
 enum cudaGraphInstantiateFlags {
