@@ -196,12 +196,13 @@ static bool overlaps(const model_buffer* b, const void* address, size_t size) {
   return address_of(b) < at + size && at < address_of(b) + b->size;
 }
 
-static const char* check_address(const model* m, const void* address, size_t size) {
+static const char* check_address(model* m, const void* address, size_t size) {
   if (!address || (uintptr_t)address % UNIT) return "the address is not aligned";
   for (int i = 0; i < MODEL_BUFFERS; ++i) {
-    const model_buffer* b = &m->buffers[i];
-    bool is_there = b->exists || b->is_leaving;
-    if (is_there && overlaps(b, address, size)) return "the memory is in use";
+    model_buffer* b = &m->buffers[i];
+    if (!overlaps(b, address, size)) continue;
+    if (b->exists) return "the memory is in use";
+    b->is_leaving = false;  // it is gone, or it would not have been given out
   }
   return NULL;
 }

@@ -134,7 +134,7 @@ static void fault(program* p) {
       "cudaMalloc",          "cudaFree",         "cudaMallocAsync",  "cudaFreeAsync",
       "cudaMemcpyAsync",     "cudaMemsetAsync",  "cudaStreamSynchronize", "cudaEventRecord",
       "cudaStreamWaitEvent", "cudaHostAlloc",    "cudaFreeHost",     "cudaLaunchHostFunc",
-      "cudaEventQuery",      "cudaSetDevice",    "cudaMemcpy",       "cudaDeviceSynchronize",
+      "cudaEventQuery",      "cudaMemPoolCreate", "cudaMemcpy",       "cudaDeviceSynchronize",
       "cudaMemPoolTrimTo",   "cudaGraphLaunch",  "cudaStreamQuery",  "cudaEventDestroy"};
   static const cudaError_t errors[] = {cudaErrorMemoryAllocation, cudaErrorUnknown,
                                        cudaErrorInvalidValue};
@@ -644,10 +644,18 @@ static void take(program* p, const choice* from, size_t count) {
   from[i].step(p);
 }
 
+// What a program begins with, so that it has something to work on.
+static const choice first_choices[] = {
+    {5, create_stream}, {2, create_event}, {3, allocate}, {4, allocate_async}, {2, allocate_host},
+    {1, allocate_pageable},
+};
+
 void program_step(program* p) {
-  if (p->model.devices[p->model.device].broken && program_chance(p, 3)) {
+  if (p->step < 20) {
+    take(p, first_choices, sizeof(first_choices) / sizeof(first_choices[0]));
+  } else if (p->model.devices[p->model.device].broken && program_chance(p, 3)) {
     reset_device(p);
-  } else if (program_chance(p, 120) && !model_is_capturing(&p->model)) {
+  } else if (program_chance(p, 400) && !model_is_capturing(&p->model)) {
     reset_device(p);
   } else if (model_is_capturing(&p->model) && !program_chance(p, 6)) {
     take(p, captured_choices, sizeof(captured_choices) / sizeof(captured_choices[0]));
