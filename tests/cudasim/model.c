@@ -62,6 +62,7 @@ void model_host_waits_for_device(model* m, int device) {
 }
 
 void model_enter(model* m, model_stream* s) {
+  s->may_wait = false;
   if (!model_is_blocking(s)) return;
   model_stream* legacy = &m->streams[model_legacy(s->device)];
   if (s != legacy) {
@@ -330,7 +331,7 @@ static cudaError_t query_stream(model* m, model_stream_arg arg) {
   if (!error) error = check_asking(m, s);
   if (error) return error;
   if (model_is_legacy(arg.index)) model_enter(m, s);
-  bool is_certain = m->is_eager || model_is_done(m, &s->order);
+  bool is_certain = m->is_eager || (model_is_done(m, &s->order) && !s->may_wait);
   if (!is_certain) m->or_else = cudaErrorNotReady;
   return cudaSuccess;
 }

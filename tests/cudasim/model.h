@@ -61,6 +61,7 @@ typedef struct model_stream {
   uint32_t position;
   model_clock order;    // what its next work comes after
   model_clock history;  // the same without what graphs add: what pools count
+  bool may_wait;        // a refused call may have put it behind the legacy stream all the same
   int capture;          // or MODEL_NONE
   uint64_t tips;        // in the capture: nodes that the next one depends on
   uint64_t before;      // and all that it comes after

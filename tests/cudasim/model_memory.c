@@ -79,17 +79,17 @@ static bool fits_at(const model* m, int device, uint64_t start, uint64_t size, b
   return true;
 }
 
-// Whether a granule that is in use has a hole for `size` bytes. Holes begin where the granule does
-// or where an allocation ends.
-static bool has_hole(const model* m, int device, uint64_t size, bool with_leaving) {
+// Whether a granule that is in use has a hole for `size` bytes, surely or perhaps: what leaves may
+// be there or not. Holes begin where the granule does or where an allocation ends.
+static bool has_hole(const model* m, int device, uint64_t size, bool surely) {
   uint64_t rounded = round_up(size, UNIT);
   for (int i = 0; i < MODEL_BUFFERS; ++i) {
     const model_buffer* b = &m->buffers[i];
-    if (!is_of_malloc(b, device, with_leaving) || b->size > LARGEST_SMALL) continue;
+    if (!is_of_malloc(b, device, !surely) || b->size > LARGEST_SMALL) continue;
     uint64_t granule = address_of(b) / MODEL_GRANULE * MODEL_GRANULE;
-    if (fits_at(m, device, granule, rounded, with_leaving)) return true;
+    if (fits_at(m, device, granule, rounded, surely)) return true;
     bool is_inside = end_of(b) / MODEL_GRANULE == granule / MODEL_GRANULE;
-    if (is_inside && fits_at(m, device, end_of(b), rounded, with_leaving)) return true;
+    if (is_inside && fits_at(m, device, end_of(b), rounded, surely)) return true;
   }
   return false;
 }
@@ -162,8 +162,9 @@ void model_free_memory(const model* m, int device, uint64_t* least, uint64_t* mo
   uint64_t taken_least = taken_by_malloc(m, device, false);
   uint64_t taken_most = taken_by_malloc(m, device, true);
   pool_bounds(m, device, &taken_least, &taken_most);
-  *least = m->devices[device].memory - taken_most;
-  *most = m->devices[device].memory - taken_least;
+  uint64_t memory = m->devices[device].memory;
+  *least = memory > taken_most ? memory - taken_most : 0;
+  *most = memory - taken_least;
 }
 
 // The most that could be free if pools gave up all that nothing is in.

@@ -147,7 +147,9 @@ static model_stream* for_work(model* m, model_stream_arg arg, model_wrong wrong,
   model_stream* s = model_stream_of(m, arg, error);
   if (*error || wrong.is_empty) return NULL;
   *error = m->devices[s->device].broken;
-  if (!*error) *error = wrong.late;
+  if (*error) return NULL;
+  *error = wrong.late;
+  if (*error) s->may_wait = true;
   return *error ? NULL : s;
 }
 
@@ -280,8 +282,11 @@ static cudaError_t launch_graph(model* m, int exec, model_stream_arg arg) {
   model_stream* s = model_usable(m, arg, &error);
   if (error) return error;
   error = model_refuse_captured(m, s);
-  if (!error && exec == MODEL_NONE) error = cudaErrorInvalidValue;
   if (error) return error;
+  if (exec == MODEL_NONE) {
+    s->may_wait = true;
+    return cudaErrorInvalidValue;
+  }
   model_exec* e = &m->execs[exec];
   model_enter(m, s);
   model_join(&s->order, &e->last);

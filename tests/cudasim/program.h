@@ -13,7 +13,7 @@
 
 #include "tests/cudasim/model.h"
 
-#define PROGRAM_STEPS 80
+#define PROGRAM_STEPS 120
 #define PROGRAM_ADDITIONS 256
 #define PROGRAM_LOG ((size_t)1 << 18)
 
