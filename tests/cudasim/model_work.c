@@ -20,11 +20,17 @@ static int race_with(const model* m, const model_stream* s, int buffer, bool wri
   return MODEL_NONE;
 }
 
+// A copy from pageable memory to a device reads its source before the stream gets there.
+static bool reads_at_once(const model* m, const model_work* w) {
+  return model_is_on_device(&m->buffers[w->to.buffer]) &&
+         m->buffers[w->from.buffer].memory == MEMORY_PAGEABLE;
+}
+
 int model_race(const model* m, int stream, const model_work* work) {
   const model_stream* s = &m->streams[stream];
   int with = race_with(m, s, work->to.buffer, true);
   if (with == MODEL_NONE && work->kind == WORK_COPY) {
-    with = race_with(m, s, work->from.buffer, false);
+    with = race_with(m, reads_at_once(m, work) ? NULL : s, work->from.buffer, false);
   }
   return with;
 }
