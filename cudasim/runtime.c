@@ -182,8 +182,17 @@ cudaError_t cudasim_configure(const cudasim_options* asked) {
   return is_early ? cudaSuccess : cudaErrorSetOnActiveProcess;
 }
 
+// Streams may still use memory of other devices.
+static void wait_for_all_devices(void) {
+  for (int i = 0; i < sim_device_count(); ++i) {
+    device* d = sim_device_at(i);
+    if (d->is_open) sim_stream_wait_device(d);
+  }
+}
+
 static void take_down(void) {
   sim_lock();
+  wait_for_all_devices();
   for (int i = 0; i < sim_device_count(); ++i) sim_device_close(sim_device_at(i));
   sim_scheduler_stop(true);
   sim_host_memory_free_all();
