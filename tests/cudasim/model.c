@@ -493,9 +493,7 @@ static cudaError_t query_event(model* m, int event) {
   return cudaSuccess;
 }
 
-cudaError_t model_query_event(model* m, int e) {
-  MODEL_CALL(m, cudaEventQuery, query_event(m, e));
-}
+cudaError_t model_query_event(model* m, int e) { MODEL_CALL(m, cudaEventQuery, query_event(m, e)); }
 
 static cudaError_t synchronize_event(model* m, int event) {
   const model_event* e = event_of(m, event);

@@ -120,10 +120,11 @@ typedef struct model_pool {
   uint64_t accessible;
   uint64_t used;
   uint64_t used_high;
-  uint64_t reserved;       // as last read
-  uint64_t least;          // what may be read next
+  uint64_t reserved;  // as last read
+  uint64_t least;     // what may be read next
   uint64_t most;
   uint64_t reserved_high;  // of what was read
+  uint64_t peak;           // the same, never set back
   model_clock frees;       // the last one in each stream
 } model_pool;
 
@@ -246,8 +247,8 @@ cudaError_t model_close(model* m, cudaError_t error);
 // The call returned `or_else`.
 void model_correct(model* m);
 
-#define MODEL_CALL_(m, open, function, expression)                  \
-  cudaError_t error_ = open((m), #function);                        \
+#define MODEL_CALL_(m, open, function, expression) \
+  cudaError_t error_ = open((m), #function);       \
   return model_close((m), error_ ? error_ : (cudaError_t)(expression))
 #define MODEL_CALL(m, function, expression) MODEL_CALL_(m, model_open, function, expression)
 #define MODEL_PLAIN_CALL(m, function, expression) \

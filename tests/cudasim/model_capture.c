@@ -53,8 +53,8 @@ static cudaError_t begin(model* m, model_stream_arg arg, enum cudaStreamCaptureM
   if (s->capture != MODEL_NONE) return cudaErrorIllegalState;
   int slot = 0;
   while (m->captures[slot].exists) ++slot;  // the program begins no more than there is room for
-  m->captures[slot] = (model_capture){
-      .exists = true, .id = ++m->capture_ids, .mode = mode, .origin = arg.index};
+  m->captures[slot] =
+      (model_capture){.exists = true, .id = ++m->capture_ids, .mode = mode, .origin = arg.index};
   s->capture = slot;
   s->tips = s->before = 0;
   return cudaSuccess;

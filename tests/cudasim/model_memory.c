@@ -133,6 +133,7 @@ bool model_settle_reserved(model* m, int pool, uint64_t reserved) {
   if (reserved < p->least || reserved > p->most || reserved % MODEL_CHUNK) return false;
   p->reserved = p->least = p->most = reserved;
   if (reserved > p->reserved_high) p->reserved_high = reserved;
+  if (reserved > p->peak) p->peak = reserved;
   return true;
 }
 
@@ -307,10 +308,10 @@ static const char* check_reuse(model* m, int stream, const char* address, size_t
 // in it.
 static bool has_room_in_chunk(const model* m, int pool, int stream, uint64_t size) {
   const model_pool* p = &m->pools[pool];
-  if (p->reserved_high != MODEL_CHUNK || used_chunks(m, pool) != MODEL_CHUNK) return false;
+  if (p->peak != MODEL_CHUNK || used_chunks(m, pool) != MODEL_CHUNK) return false;
   for (int i = 0; i < MODEL_STREAMS; ++i) {
-    bool is_mine = i == stream || p->frees.at[i] <= m->observed.at[i] ||
-                   (m->is_eager && p->is_opportunistic);
+    bool is_mine =
+        i == stream || p->frees.at[i] <= m->observed.at[i] || (m->is_eager && p->is_opportunistic);
     if (!is_mine) return false;
   }
   uint64_t chunk = 0;

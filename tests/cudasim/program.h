@@ -45,13 +45,13 @@ typedef struct program {
 } program;
 
 // Makes a call on both; `expected` is evaluated first. What follows describes the call.
-#define TRY(p, expected, call, ...)                         \
-  __extension__({                                           \
-    cudaError_t expected_ = (expected);                     \
-    if ((p)->is_logging) program_note((p), __VA_ARGS__);    \
-    cudaError_t actual_ = (call);                           \
-    program_judge((p), #call, expected_, actual_);          \
-    actual_;                                                \
+#define TRY(p, expected, call, ...)                      \
+  __extension__({                                        \
+    cudaError_t expected_ = (expected);                  \
+    if ((p)->is_logging) program_note((p), __VA_ARGS__); \
+    cudaError_t actual_ = (call);                        \
+    program_judge((p), #call, expected_, actual_);       \
+    actual_;                                             \
   })
 
 void program_note(program* p, const char* format, ...) __attribute__((format(printf, 2, 3)));

@@ -77,9 +77,9 @@ void end_capture(program* p) {
     join_all(p, capture);
   }
   cudaGraph_t handle = NULL;
-  cudaError_t error = TRY(p, model_end_capture(&p->model, s, graph),
-                          cudaStreamEndCapture(s.handle, &handle),
-                          "cudaStreamEndCapture(stream %d, graph %d)", s.index, graph);
+  cudaError_t error =
+      TRY(p, model_end_capture(&p->model, s, graph), cudaStreamEndCapture(s.handle, &handle),
+          "cudaStreamEndCapture(stream %d, graph %d)", s.index, graph);
   if (error || p->has_failed) return;
   p->model.graphs[graph].handle = handle;
   size_t count = 0;
@@ -136,9 +136,9 @@ static void instantiate(program* p) {
   if (graph != MODEL_NONE && !model_can_launch(&p->model, &p->model.graphs[graph].nodes)) return;
   cudaGraph_t handle = graph == MODEL_NONE ? p->gone_graph : p->model.graphs[graph].handle;
   cudaGraphExec_t exec = NULL;
-  cudaError_t error = TRY(p, model_instantiate(&p->model, graph, slot),
-                          cudaGraphInstantiate(&exec, handle, 0),
-                          "cudaGraphInstantiate(exec %d, graph %d)", slot, graph);
+  cudaError_t error =
+      TRY(p, model_instantiate(&p->model, graph, slot), cudaGraphInstantiate(&exec, handle, 0),
+          "cudaGraphInstantiate(exec %d, graph %d)", slot, graph);
   if (!error) p->model.execs[slot].handle = exec;
 }
 

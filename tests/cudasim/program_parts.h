@@ -18,10 +18,17 @@ bool make_safe(program* p, model_stream_arg s, int (*race)(program* p, int strea
 
 void synchronize_device(program* p);
 
+// Frees the buffer in `s` once that is safe; whether that was done.
+bool release_in(program* p, int buffer, model_stream_arg s);
+
+// Allocates from a pool, or with MODEL_NONE from the current one; the buffer, or MODEL_NONE.
+int allocate_in(program* p, int pool, size_t size, model_stream_arg s);
+
 // Steps of program_work.c.
 void work_step(program* p);
 void wrong_work_step(program* p);
 void captured_work_step(program* p);
+void turn_over_step(program* p);
 
 // Steps of program_graph.c.
 void begin_capture(program* p);

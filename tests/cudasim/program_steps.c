@@ -130,12 +130,26 @@ static void last_error(program* p) {
 }
 
 static void fault(program* p) {
-  static const char* const functions[] = {
-      "cudaMalloc",          "cudaFree",         "cudaMallocAsync",  "cudaFreeAsync",
-      "cudaMemcpyAsync",     "cudaMemsetAsync",  "cudaStreamSynchronize", "cudaEventRecord",
-      "cudaStreamWaitEvent", "cudaHostAlloc",    "cudaFreeHost",     "cudaLaunchHostFunc",
-      "cudaEventQuery",      "cudaMemPoolCreate", "cudaMemcpy",       "cudaDeviceSynchronize",
-      "cudaMemPoolTrimTo",   "cudaGraphLaunch",  "cudaStreamQuery",  "cudaEventDestroy"};
+  static const char* const functions[] = {"cudaMalloc",
+                                          "cudaFree",
+                                          "cudaMallocAsync",
+                                          "cudaFreeAsync",
+                                          "cudaMemcpyAsync",
+                                          "cudaMemsetAsync",
+                                          "cudaStreamSynchronize",
+                                          "cudaEventRecord",
+                                          "cudaStreamWaitEvent",
+                                          "cudaHostAlloc",
+                                          "cudaFreeHost",
+                                          "cudaLaunchHostFunc",
+                                          "cudaEventQuery",
+                                          "cudaMemPoolCreate",
+                                          "cudaMemcpy",
+                                          "cudaDeviceSynchronize",
+                                          "cudaMemPoolTrimTo",
+                                          "cudaGraphLaunch",
+                                          "cudaStreamQuery",
+                                          "cudaEventDestroy"};
   static const cudaError_t errors[] = {cudaErrorMemoryAllocation, cudaErrorUnknown,
                                        cudaErrorInvalidValue};
   const char* function = functions[program_draw(p, 20)];
@@ -161,10 +175,9 @@ static void create_stream(program* p) {
   unsigned flags = program_chance(p, 12) ? 8 : program_draw(p, 2);
   int priority = (int)program_draw(p, 12) - 9;
   cudaStream_t handle = NULL;
-  cudaError_t error =
-      TRY(p, model_create_stream(&p->model, slot, flags, priority),
-          cudaStreamCreateWithPriority(&handle, flags, priority),
-          "cudaStreamCreateWithPriority(stream %d, %u, %d)", slot, flags, priority);
+  cudaError_t error = TRY(p, model_create_stream(&p->model, slot, flags, priority),
+                          cudaStreamCreateWithPriority(&handle, flags, priority),
+                          "cudaStreamCreateWithPriority(stream %d, %u, %d)", slot, flags, priority);
   if (!error) p->model.streams[slot].handle = handle;
 }
 
@@ -369,23 +382,16 @@ static void allocate(program* p) {
   if (slot == MODEL_NONE) return;
   size_t size = draw_size(p);
   void* memory = p;
-  cudaError_t error =
-      TRY(p, model_malloc(&p->model, "cudaMalloc", size), cudaMalloc(&memory, size),
-          "cudaMalloc(buffer %d, %zu)", slot, size);
+  cudaError_t error = TRY(p, model_malloc(&p->model, "cudaMalloc", size), cudaMalloc(&memory, size),
+                          "cudaMalloc(buffer %d, %zu)", slot, size);
   if (error || p->has_failed) return;
   if (!size && memory) program_fail(p, "0 bytes have an address");
   if (size) judge_address(p, slot, model_malloced(&p->model, slot, memory, size));
 }
 
-static void allocate_async(program* p) {
+int allocate_in(program* p, int pool, size_t size, model_stream_arg s) {
   int slot = model_buffer_slot(&p->model);
-  if (slot == MODEL_NONE) return;
-  model_stream_arg s = pick_any_stream(p);
-  if (s.index != MODEL_NONE && p->model.streams[s.index].capture != MODEL_NONE) return;
-  int pool = program_chance(p, 2) ? MODEL_NONE : pick_pool(p);
-  int owner = pool == MODEL_NONE ? 0 : p->model.pools[pool].device;
-  if (p->model.devices[owner].broken) return;
-  size_t size = draw_size(p);
+  if (slot == MODEL_NONE) return MODEL_NONE;
   void* memory = p;
   cudaError_t error;
   if (pool == MODEL_NONE) {
@@ -398,8 +404,17 @@ static void allocate_async(program* p) {
                 "cudaMallocFromPoolAsync(buffer %d, %zu, pool %d, stream %d)", slot, size, pool,
                 s.index);
   }
-  if (error || !size || p->has_failed) return;
+  if (error || !size || p->has_failed) return MODEL_NONE;
   judge_address(p, slot, model_malloced_async(&p->model, slot, pool, memory, size, s));
+  return slot;
+}
+
+static void allocate_async(program* p) {
+  model_stream_arg s = pick_any_stream(p);
+  if (s.index != MODEL_NONE && p->model.streams[s.index].capture != MODEL_NONE) return;
+  int pool = program_chance(p, 2) ? MODEL_NONE : pick_pool(p);
+  int owner = pool == MODEL_NONE ? 0 : p->model.pools[pool].device;
+  if (!p->model.devices[owner].broken) allocate_in(p, pool, draw_size(p), s);
 }
 
 static int race_of_free(program* p, int stream, const void* of) {
@@ -432,24 +447,31 @@ static void free_wrongly(program* p) {
 
 static const model_stream_arg the_host = {MODEL_NONE, NULL};
 
+bool release_in(program* p, int buffer, model_stream_arg s) {
+  void* memory = p->model.buffers[buffer].address;
+  if (p->model.streams[s.index].capture != MODEL_NONE) return false;
+  if (!make_safe(p, s, race_of_free, &buffer)) return false;
+  cudaError_t error =
+      TRY(p, model_free_async(&p->model, buffer, s), cudaFreeAsync(memory, s.handle),
+          "cudaFreeAsync(buffer %d, stream %d)", buffer, s.index);
+  if (!error) p->gone = memory;
+  return !error && !p->has_failed;
+}
+
 static void release(program* p) {
   int buffer = program_chance(p, 15) ? MODEL_NONE : pick_buffer(p, is_on_device);
   if (buffer == MODEL_NONE) {
     free_wrongly(p);
     return;
   }
-  void* memory = p->model.buffers[buffer].address;
-  cudaError_t error;
-  if (program_chance(p, 3)) {
-    if (!make_safe(p, the_host, race_of_free, &buffer)) return;
-    error = TRY(p, model_free(&p->model, buffer), cudaFree(memory), "cudaFree(buffer %d)", buffer);
-  } else {
-    model_stream_arg s = pick_stream(p);
-    if (p->model.streams[s.index].capture != MODEL_NONE) return;
-    if (!make_safe(p, s, race_of_free, &buffer)) return;
-    error = TRY(p, model_free_async(&p->model, buffer, s), cudaFreeAsync(memory, s.handle),
-                "cudaFreeAsync(buffer %d, stream %d)", buffer, s.index);
+  if (!program_chance(p, 3)) {
+    release_in(p, buffer, pick_stream(p));
+    return;
   }
+  void* memory = p->model.buffers[buffer].address;
+  if (!make_safe(p, the_host, race_of_free, &buffer)) return;
+  cudaError_t error =
+      TRY(p, model_free(&p->model, buffer), cudaFree(memory), "cudaFree(buffer %d)", buffer);
   if (!error) p->gone = memory;
 }
 
@@ -538,7 +560,8 @@ static void ask_pointer(program* p) {
   bool is_same = (int)a.type == type && a.device == device &&
                  (a.hostPointer == pointer) == (type != cudaMemoryTypeDevice) &&
                  (a.devicePointer == pointer) == (type != cudaMemoryTypeUnregistered);
-  if (!is_same) program_fail(p, "type %d of device %d, not %d of %d", a.type, a.device, type, device);
+  if (!is_same)
+    program_fail(p, "type %d of device %d, not %d of %d", a.type, a.device, type, device);
 }
 
 //===-- Pools ---------------------------------------------------------------------------------===//
@@ -552,10 +575,9 @@ static void create_pool(program* p) {
   props.location.type = cudaMemLocationTypeDevice;
   props.location.id = device;
   cudaMemPool_t handle = NULL;
-  cudaError_t error = TRY(p, model_create_pool(&p->model, slot, device, limit),
-                          cudaMemPoolCreate(&handle, &props),
-                          "cudaMemPoolCreate(pool %d, device %d, %zu MiB)", slot, device,
-                          limit >> 20);
+  cudaError_t error =
+      TRY(p, model_create_pool(&p->model, slot, device, limit), cudaMemPoolCreate(&handle, &props),
+          "cudaMemPoolCreate(pool %d, device %d, %zu MiB)", slot, device, limit >> 20);
   if (!error) p->model.pools[slot].handle = handle;
 }
 
@@ -616,21 +638,50 @@ typedef struct choice {
 } choice;
 
 static const choice choices[] = {
-    {60, work_step},        {6, wrong_work_step},   {10, allocate},       {16, allocate_async},
-    {14, release},          {6, allocate_host},     {3, allocate_pageable}, {3, free_host},
-    {3, change_registration}, {4, change_host},     {3, ask_pointer},     {5, set_device},
-    {2, peer},              {4, synchronize_device}, {6, create_stream},  {3, destroy_stream},
-    {5, query_stream},      {5, synchronize_stream}, {2, ask_stream},     {5, create_event},
-    {2, destroy_event},     {7, record},            {7, wait_event},      {4, query_event},
-    {4, synchronize_event}, {3, elapsed},           {3, create_pool},     {1, destroy_pool},
-    {4, trim_pool},         {4, set_pool},          {2, set_device_pool}, {2, get_device_pool},
-    {2, last_error},        {2, fault},             {1, break_device},    {6, begin_capture},
-    {3, graph_step},        {6, launch_graph},
+    {60, work_step},
+    {6, wrong_work_step},
+    {6, turn_over_step},
+    {10, allocate},
+    {16, allocate_async},
+    {14, release},
+    {6, allocate_host},
+    {3, allocate_pageable},
+    {3, free_host},
+    {3, change_registration},
+    {4, change_host},
+    {3, ask_pointer},
+    {5, set_device},
+    {2, peer},
+    {4, synchronize_device},
+    {6, create_stream},
+    {3, destroy_stream},
+    {5, query_stream},
+    {5, synchronize_stream},
+    {2, ask_stream},
+    {5, create_event},
+    {2, destroy_event},
+    {7, record},
+    {7, wait_event},
+    {4, query_event},
+    {4, synchronize_event},
+    {3, elapsed},
+    {3, create_pool},
+    {1, destroy_pool},
+    {4, trim_pool},
+    {4, set_pool},
+    {2, set_device_pool},
+    {2, get_device_pool},
+    {2, last_error},
+    {2, fault},
+    {1, break_device},
+    {6, begin_capture},
+    {3, graph_step},
+    {6, launch_graph},
 };
 
 // What goes well with captures.
 static const choice captured_choices[] = {
-    {20, work_step},    {20, captured_work_step}, {6, fork_capture}, {6, join_capture},
+    {20, work_step},    {20, captured_work_step}, {6, fork_capture},  {6, join_capture},
     {5, end_capture},   {2, create_event},        {2, begin_capture}, {2, ask_capture},
     {1, exchange_mode}, {2, create_stream},       {1, set_device},
 };
@@ -646,8 +697,8 @@ static void take(program* p, const choice* from, size_t count) {
 
 // What a program begins with, so that it has something to work on.
 static const choice first_choices[] = {
-    {5, create_stream}, {2, create_event}, {3, allocate}, {4, allocate_async}, {2, allocate_host},
-    {1, allocate_pageable},
+    {5, create_stream},  {2, create_event},  {3, allocate},
+    {4, allocate_async}, {2, allocate_host}, {1, allocate_pageable},
 };
 
 void program_step(program* p) {
@@ -656,7 +707,7 @@ void program_step(program* p) {
   } else if (p->model.devices[p->model.device].broken && program_chance(p, 3)) {
     reset_device(p);
   } else if (program_chance(p, 400) && !model_is_capturing(&p->model)) {
-    reset_device(p);
+    if (is_all_over(p)) reset_device(p);
   } else if (model_is_capturing(&p->model) && !program_chance(p, 6)) {
     take(p, captured_choices, sizeof(captured_choices) / sizeof(captured_choices[0]));
   } else {
@@ -695,7 +746,7 @@ void program_end(program* p) {
         "cudaStreamDestroy(stream %d)", i);
   }
   if (model_is_capturing(&p->model)) return;  // of a default stream
-  for (int round = 0; round < 2; ++round) {  // devices may hold each other's memory
+  for (int round = 0; round < 2; ++round) {   // devices may hold each other's memory
     for (int d = 0; d < MODEL_DEVICES && !p->has_failed; ++d) {
       empty_device(p, d);
       program_compare(p);

@@ -141,8 +141,8 @@ static void copy_1d(program* p, model_stream_arg s, const model_work* w, const t
   char* from = from_of(p, w, t);
   if (is_async) {
     TRY(p, model_copy(&p->model, "cudaMemcpyAsync", s, w, true, t->wrong),
-        cudaMemcpyAsync(to, from, bytes, t->kind, s.handle), "cudaMemcpyAsync(%s, kind %d, stream %d)",
-        text, t->kind, s.index);
+        cudaMemcpyAsync(to, from, bytes, t->kind, s.handle),
+        "cudaMemcpyAsync(%s, kind %d, stream %d)", text, t->kind, s.index);
   } else {
     TRY(p, model_copy(&p->model, "cudaMemcpy", s, w, false, t->wrong),
         cudaMemcpy(to, from, bytes, t->kind), "cudaMemcpy(%s, kind %d)", text, t->kind);
@@ -410,9 +410,27 @@ void work_step(program* p) {
   do_work(p, s, &w, is_async);
 }
 
+// A copy from or to what a node of a capture writes: something that edges have to order.
+static bool draw_related(program* p, model_work* w) {
+  const model_capture* c = &p->model.captures[program_draw(p, MODEL_CAPTURES)];
+  if (!c->exists || !c->nodes.count) return false;
+  const model_side* used = &c->nodes.at[program_draw(p, (unsigned)c->nodes.count)].work.to;
+  int other = pick_buffer(p, NULL);
+  const model_buffer* b = &p->model.buffers[used->buffer];
+  if (!b->exists || b->id != used->id || other == MODEL_NONE || other == used->buffer) return false;
+  bool reads = program_chance(p, 2);
+  *w = (model_work){.kind = WORK_COPY,
+                    .to = side_at(p, reads ? other : used->buffer),
+                    .from = side_at(p, reads ? used->buffer : other)};
+  draw_shape(p, w, true);
+  return true;
+}
+
 void captured_work_step(program* p) {
   model_work w;
-  if (!draw_work(p, &w)) return;
+  if (program_chance(p, 3) || !draw_related(p, &w)) {
+    if (!draw_work(p, &w)) return;
+  }
   for (int i = 0; i < 12; ++i) {
     model_stream_arg s = pick_stream(p);
     const model_stream* found = &p->model.streams[s.index];
@@ -423,6 +441,33 @@ void captured_work_step(program* p) {
     do_work(p, s, &w, true);
     return;
   }
+}
+
+//===-- Turnover ------------------------------------------------------------------------------===//
+
+static bool is_of_pool(const model_buffer* b) { return b->memory == MEMORY_POOL; }
+
+static void fill_window(program* p, model_stream_arg s, int buffer) {
+  model_work w = {.kind = WORK_FILL, .height = 1, .depth = 1};
+  w.to = (model_side){.buffer = buffer, .id = p->model.buffers[buffer].id};
+  w.width = window(&p->model.buffers[buffer]);
+  w.value = (unsigned char)program_draw(p, 256);
+  if (make_safe(p, s, race_of_work, &w)) fill_1d(p, s, &w, &(twist){0}, true);
+}
+
+// Work, a free in one stream, and an allocation of the same size with work in another: memory that
+// changes hands too early shows in the contents.
+void turn_over_step(program* p) {
+  int buffer = pick_buffer(p, is_of_pool);
+  model_stream_arg from = pick_stream(p);
+  model_stream_arg to = pick_stream(p);
+  if (buffer == MODEL_NONE || !is_free(p, from) || !is_free(p, to)) return;
+  int pool = p->model.buffers[buffer].pool;
+  size_t size = p->model.buffers[buffer].size;
+  fill_window(p, from, buffer);
+  if (!p->model.pools[pool].exists || !release_in(p, buffer, from)) return;
+  int new = allocate_in(p, pool, size, to);
+  if (new != MODEL_NONE) fill_window(p, to, new);
 }
 
 //===-- Wrong arguments -----------------------------------------------------------------------===//
