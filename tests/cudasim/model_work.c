@@ -146,6 +146,13 @@ static void submit_copy(model* m, model_stream* s, const model_work* w, bool is_
   if (waits(m, w, is_async)) model_host_waits(m, &s->order);
 }
 
+// A refused call may have put the stream behind the legacy one, so waiting for it may count as
+// waiting for that.
+static void note_refused(model* m, model_stream* s) {
+  s->may_wait = true;
+  if (model_is_blocking(s)) model_join(&m->waited, &m->streams[model_legacy(s->device)].order);
+}
+
 static model_stream* for_work(model* m, model_stream_arg arg, model_wrong wrong,
                               cudaError_t* error) {
   *error = wrong.early;
@@ -155,7 +162,7 @@ static model_stream* for_work(model* m, model_stream_arg arg, model_wrong wrong,
   *error = m->devices[s->device].broken;
   if (*error) return NULL;
   *error = wrong.late;
-  if (*error) s->may_wait = true;
+  if (*error) note_refused(m, s);
   return *error ? NULL : s;
 }
 
@@ -290,7 +297,7 @@ static cudaError_t launch_graph(model* m, int exec, model_stream_arg arg) {
   error = model_refuse_captured(m, s);
   if (error) return error;
   if (exec == MODEL_NONE) {
-    s->may_wait = true;
+    note_refused(m, s);
     return cudaErrorInvalidValue;
   }
   model_exec* e = &m->execs[exec];

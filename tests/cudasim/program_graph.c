@@ -64,32 +64,6 @@ static void join_all(program* p, int capture) {
   }
 }
 
-void end_capture(program* p) {
-  int graph = model_graph_slot(&p->model);
-  if (graph == MODEL_NONE) {
-    graph_step(p);
-    return;
-  }
-  model_stream_arg s = program_chance(p, 8) ? pick_any_stream(p) : pick_captured(p);
-  int capture = s.index == MODEL_NONE ? MODEL_NONE : p->model.streams[s.index].capture;
-  if (capture != MODEL_NONE && !program_chance(p, 8)) {
-    s = origin_of(p, capture);
-    join_all(p, capture);
-  }
-  cudaGraph_t handle = NULL;
-  cudaError_t error =
-      TRY(p, model_end_capture(&p->model, s, graph), cudaStreamEndCapture(s.handle, &handle),
-          "cudaStreamEndCapture(stream %d, graph %d)", s.index, graph);
-  if (error || p->has_failed) return;
-  p->model.graphs[graph].handle = handle;
-  size_t count = 0;
-  size_t expected = (size_t)p->model.graphs[graph].nodes.count;
-  if (!p->model.devices[p->model.device].broken &&
-      (cudaGraphGetNodes(handle, NULL, &count) || count != expected)) {
-    program_fail(p, "the graph has %zu nodes, not %zu", count, expected);
-  }
-}
-
 void ask_capture(program* p) {
   model_stream_arg s = pick_any_stream(p);
   enum cudaStreamCaptureStatus expected = cudaStreamCaptureStatusNone;
@@ -167,6 +141,33 @@ void graph_step(program* p) {
   } else {
     destroy_exec(p);
   }
+}
+
+void end_capture(program* p) {
+  int graph = model_graph_slot(&p->model);
+  if (graph == MODEL_NONE) {
+    graph_step(p);
+    return;
+  }
+  model_stream_arg s = program_chance(p, 8) ? pick_any_stream(p) : pick_captured(p);
+  int capture = s.index == MODEL_NONE ? MODEL_NONE : p->model.streams[s.index].capture;
+  if (capture != MODEL_NONE && !program_chance(p, 8)) {
+    s = origin_of(p, capture);
+    join_all(p, capture);
+  }
+  cudaGraph_t handle = NULL;
+  cudaError_t error =
+      TRY(p, model_end_capture(&p->model, s, graph), cudaStreamEndCapture(s.handle, &handle),
+          "cudaStreamEndCapture(stream %d, graph %d)", s.index, graph);
+  if (error || p->has_failed) return;
+  p->model.graphs[graph].handle = handle;
+  size_t count = 0;
+  size_t expected = (size_t)p->model.graphs[graph].nodes.count;
+  if (!p->model.devices[p->model.device].broken &&
+      (cudaGraphGetNodes(handle, NULL, &count) || count != expected)) {
+    program_fail(p, "the graph has %zu nodes, not %zu", count, expected);
+  }
+  if (!p->has_failed) instantiate(p);
 }
 
 static int race_of_nodes(program* p, int stream, const void* of) {

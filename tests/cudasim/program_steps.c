@@ -215,7 +215,7 @@ static void ask_stream(program* p) {
   if (!expected) expected = why;
   if (!TRY(p, model_close(m, expected), cudaStreamGetPriority(s.handle, &value),
            "cudaStreamGetPriority(stream %d)", s.index) &&
-      value != found->priority) {
+      found && value != found->priority) {
     program_fail(p, "the priority is %d, not %d", value, found->priority);
   }
   expected = model_open(m, "cudaStreamGetFlags");
@@ -223,7 +223,7 @@ static void ask_stream(program* p) {
   if (!expected) expected = why;
   if (!TRY(p, model_close(m, expected), cudaStreamGetFlags(s.handle, &flags),
            "cudaStreamGetFlags(stream %d)", s.index) &&
-      flags != found->flags) {
+      found && flags != found->flags) {
     program_fail(p, "the flags are %u, not %u", flags, found->flags);
   }
 }
@@ -675,8 +675,8 @@ static const choice choices[] = {
     {2, fault},
     {1, break_device},
     {6, begin_capture},
-    {3, graph_step},
-    {6, launch_graph},
+    {8, graph_step},
+    {20, launch_graph},
 };
 
 // What goes well with captures.
@@ -708,7 +708,7 @@ void program_step(program* p) {
     reset_device(p);
   } else if (program_chance(p, 400) && !model_is_capturing(&p->model)) {
     if (is_all_over(p)) reset_device(p);
-  } else if (model_is_capturing(&p->model) && !program_chance(p, 6)) {
+  } else if (model_is_capturing(&p->model) && !program_chance(p, 15)) {
     take(p, captured_choices, sizeof(captured_choices) / sizeof(captured_choices[0]));
   } else {
     take(p, choices, sizeof(choices) / sizeof(choices[0]));
