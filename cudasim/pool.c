@@ -499,6 +499,7 @@ void sim_pool_forget_all(device* d) {
   while (d->pools) {
     pool* p = d->pools;
     sim_handle_close(p->handle);
+    drop_shelves(p);  // of streams of other devices
     unlink_pool(p);
     sim_slab_give(&pools, p);
   }

@@ -260,3 +260,19 @@ Test(statistics, time_in_calls_is_measured_when_asked_for) {
   cr_expect(measured > 100000);
   cr_expect(ge(u64, cudasim_call_ns(), measured - measured / 10));
 }
+
+//===-- Taking the machine down ---------------------------------------------------------------===//
+
+// What is queued on the last device writes memory of the first, which goes first.
+Test(reset, waits_for_all_devices_before_the_first_is_gone) {
+  for (int i = 0; i < 20; ++i) {
+    make_machine((cudasim_options){.devices = 2, .schedule = "random:1"});
+    enum { BYTES = 16 << 20 };
+    void* first = new_device_memory(BYTES);
+    OK(cudaSetDevice(1));
+    void* second = new_device_memory(BYTES);
+    cudaStream_t stream = new_stream(cudaStreamNonBlocking);
+    for (int k = 0; k < 4; ++k) OK(cudaMemcpyPeerAsync(first, 0, second, 1, BYTES, stream));
+    cudasim_reset();
+  }
+}

@@ -507,3 +507,25 @@ Test(pool, of_another_device_than_the_stream) {
   OK(cudaMemPoolTrimTo(pool, 0));
   cr_expect(eq(u64, reserved_mib(pool), 0));
 }
+
+//===-- Between devices -----------------------------------------------------------------------===//
+
+// A stream of one device has freed memory of another's pool, and goes after that pool.
+Test(pool, a_device_is_reset_under_a_stream_of_another_that_freed_its_memory) {
+  make_machine((cudasim_options){.devices = 2});
+  OK(cudaSetDevice(1));
+  cudaStream_t stream = new_stream(0);
+  cudaMemPool_t pool;
+  OK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  void* p;
+  OK(cudaMallocFromPoolAsync(&p, 64, pool, stream));
+  OK(cudaFreeAsync(p, stream));
+  OK(cudaSetDevice(0));
+  OK(cudaDeviceReset());
+  OK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  OK(cudaMallocFromPoolAsync(&p, 64, pool, cudaStreamPerThread));
+  OK(cudaFreeAsync(p, cudaStreamPerThread));
+  OK(cudaStreamDestroy(stream));
+  OK(cudaDeviceSynchronize());
+  cr_expect(eq(sz, pool_bytes(pool, cudaMemPoolAttrUsedMemCurrent), 0));
+}
