@@ -201,10 +201,10 @@ static cudaError_t prepare(graph_exec* e, stream* s, supply* out) {
   return error ? error : make_waits(e, out);
 }
 
-// Of what the nodes free as well: `use` of it all.
-static void for_memory(const graph_exec* e, void (*use)(graph_memory* m)) {
+// Of what the nodes free as well: `visit` of it all.
+static void for_memory(const graph_exec* e, void (*visit)(graph_memory* m)) {
   for (uint32_t i = 0; i < e->count; ++i) {
-    if (node_is_memory(e->steps[i].node)) use(e->steps[i].node->work.memory.memory);
+    if (node_is_memory(e->steps[i].node)) visit(e->steps[i].node->work.memory.memory);
   }
 }
 

@@ -5,7 +5,7 @@
 static size_t reach(const cudasim_launch* launch, cudasim_range* ranges) {
   float* const* p = launch->arguments[0];
   const int* count = launch->arguments[1];
-  ranges[0] = (cudasim_range){*p, (size_t)*count * sizeof(float)};
+  ranges[0] = (cudasim_range){.pointer = *p, .bytes = (size_t)*count * sizeof(float)};
   return 1;
 }
 
