@@ -704,8 +704,6 @@ static const choice first_choices[] = {
 void program_step(program* p) {
   if (p->step < 20) {
     take(p, first_choices, sizeof(first_choices) / sizeof(first_choices[0]));
-  } else if (p->model.devices[p->model.device].broken && program_chance(p, 3)) {
-    reset_device(p);
   } else if (program_chance(p, 400) && !model_is_capturing(&p->model)) {
     if (is_all_over(p)) reset_device(p);
   } else if (model_is_capturing(&p->model) && !program_chance(p, 15)) {
@@ -715,12 +713,18 @@ void program_step(program* p) {
   }
 }
 
+static bool is_any_broken(const program* p) {
+  for (int d = 0; d < MODEL_DEVICES; ++d) {
+    if (p->model.devices[d].broken) return true;
+  }
+  return false;
+}
+
 // Everything is given back, and then all memory must be there again.
 static void empty_device(program* p, int device) {
   cudasim_fail_nothing();
   memset(p->model.faults, 0, sizeof(p->model.faults));
   TRY(p, model_set_device(&p->model, device), cudaSetDevice(device), "cudaSetDevice(%d)", device);
-  if (p->model.devices[device].broken) reset_device(p);
   synchronize_device(p);
   for (int i = 0; i < MODEL_BUFFERS && !p->has_failed; ++i) {
     const model_buffer* b = &p->model.buffers[i];
@@ -736,11 +740,12 @@ static void empty_device(program* p, int device) {
   }
 }
 
+// Nothing brings a broken device back, so what is on it stays.
 void program_end(program* p) {
+  if (is_any_broken(p)) return;
   for (int i = MODEL_FIRST_OWN; i < MODEL_STREAMS; ++i) {
     if (!p->model.streams[i].exists) continue;
     if (p->model.streams[i].capture == MODEL_NONE) continue;
-    if (p->model.devices[p->model.device].broken) reset_device(p);
     model_stream_arg s = arg_of(p, i);
     TRY(p, model_destroy_stream(&p->model, s), cudaStreamDestroy(s.handle),
         "cudaStreamDestroy(stream %d)", i);

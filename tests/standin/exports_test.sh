@@ -41,8 +41,8 @@ nm -D "$library" > "$work/all"
 # The sanitizers' are no part of it.
 if ! grep -qE '__(asan|tsan)_init' "$work/all"; then
   grep NEEDED "$work/dynamic" > "$work/needed"
-  sed -i -E '/\[(libc|ld-linux[-a-z0-9_]*)\.so\.[0-9]+\]/d' "$work/needed"
-  expect "it needs nothing but the C library" lacks NEEDED "$work/needed"
+  sed -i -E '/\[(libc|libgcc_s|ld-linux[-a-z0-9_]*)\.so\.[0-9]+\]/d' "$work/needed"
+  expect "it needs nothing but the libraries of C and of gcc" lacks NEEDED "$work/needed"
 fi
 
 if [[ -e $real ]]; then
