@@ -46,14 +46,39 @@ static struct {
   site here;
 } state = {.busy = ATOMIC_FLAG_INIT};
 
-// Of the calling thread.
-static __thread struct {
-  const void* context;  // of the fault that is being passed on
-  uintptr_t frame;      // of our handler
-  uint64_t address;     // of the last access that was tried again
-  uint16_t level;       // of the handler that it was passed to
+// What a thread that has a fault remembers. Not in thread-locals, of which a library that is loaded
+// late gets few.
+typedef struct passing {
+  _Atomic(uint64_t) thread;  // 0: nobody's
+  const void* context;       // of the fault that is being passed on
+  uintptr_t frame;           // of our handler
+  uint64_t address;          // of the last access that was tried again
+  uint16_t level;            // of the handler that it was passed to
   uint16_t tries;
 } passing;
+
+// The last is shared by all that find no other.
+static passing passings[64];
+
+static passing* passing_of_thread(void) {
+  const size_t count = sizeof(passings) / sizeof(passings[0]);
+  const uint64_t self = (uint64_t)(uintptr_t)pthread_self();
+  for (size_t i = 0; i + 1 < count; ++i) {
+    if (atomic_load(&passings[i].thread) == self) return &passings[i];
+  }
+  for (size_t i = 0; i + 1 < count; ++i) {
+    uint64_t nobody = 0;
+    if (atomic_compare_exchange_strong(&passings[i].thread, &nobody, self)) return &passings[i];
+  }
+  return &passings[count - 1];
+}
+
+static void forget_passing(passing* p) {
+  p->context = NULL;
+  p->address = 0;
+  p->tries = 0;
+  atomic_store(&p->thread, 0);
+}
 
 //===-- What happened -------------------------------------------------------------------------===//
 
@@ -214,47 +239,49 @@ static void end_process(int signal, const siginfo_t* info, const struct sigactio
 
 // Whether the handler to which `context` was passed has called ours. One that was left by longjmp
 // does not count: a new signal comes on a frame above.
-static bool is_nested(const void* context, uintptr_t frame) {
-  return passing.context == context && frame < passing.frame;
+static bool is_nested(const passing* p, const void* context, uintptr_t frame) {
+  return p->context == context && frame < p->frame;
 }
 
-static void pass_on(int signal, siginfo_t* info, void* context) {
+static void pass_on(passing* p, int signal, siginfo_t* info, void* context) {
   uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
-  bool is_again = is_nested(context, frame);
-  int level = is_again ? passing.level - 1 : state.earlier_count - 1;
+  bool is_again = is_nested(p, context, frame);
+  int level = is_again ? p->level - 1 : state.earlier_count - 1;
   const struct sigaction* action = level >= 0 ? &state.earlier[level] : NULL;
   if (!action || action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN) {
     end_process(signal, info, action);
     return;
   }
-  passing.context = context;
-  if (!is_again) passing.frame = frame;
-  passing.level = (uint16_t)level;
+  p->context = context;
+  if (!is_again) p->frame = frame;
+  p->level = (uint16_t)level;
   const struct sigaction copy = *action;
   if (copy.sa_flags & (int)SA_RESETHAND) {
     state.earlier[level] = (struct sigaction){.sa_handler = SIG_DFL};
   }
   call_handler(&copy, signal, info, context);
-  passing.context = NULL;
+  p->context = NULL;
 }
 
 // Whether another thread may have made the access possible while this one came here.
-static bool may_be_late(uint64_t address) {
+static bool may_be_late(passing* p, uint64_t address) {
   if (!sim_host_check_is_active() || !sim_pinned_holds(address)) return false;
-  if (passing.address != address) passing.tries = 0;
-  passing.address = address;
-  return ++passing.tries <= TRIES;
+  if (p->address != address) p->tries = 0;
+  p->address = address;
+  return ++p->tries <= TRIES;
 }
 
 static void on_fault(int signal, siginfo_t* info, void* context) {
   const int before = errno;
   const host_access a = access_of(info, context);
-  bool is_again = is_nested(context, (uintptr_t)__builtin_frame_address(0));
+  passing* p = passing_of_thread();
+  bool is_again = is_nested(p, context, (uintptr_t)__builtin_frame_address(0));
   bool is_fault = info->si_code > 0 && !is_again;
   if (is_fault && handle(&a)) {
-    passing.tries = 0;
-  } else if (!is_fault || !may_be_late(a.address)) {
-    pass_on(signal, info, context);
+    forget_passing(p);
+  } else if (!is_fault || !may_be_late(p, a.address)) {
+    pass_on(p, signal, info, context);
+    if (!is_again) forget_passing(p);
   }
   errno = before;
 }

@@ -1,5 +1,6 @@
 #include "cudasim/host_check.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -38,13 +39,17 @@ static pinned* used;  // blocks that have uses
 static bool has_lent;
 static atomic_bool is_active;
 
-// What the calling thread runs, if it runs something.
+// A thread that runs a host function or a kernel. Not in thread-locals, of which a library that is
+// loaded late gets few.
 typedef struct running {
+  struct running* next;
+  pthread_t thread;
   const op* op;
   history* known;
 } running;
 
-static __thread running here;
+static slab runnings = {.size = sizeof(running)};
+static running* all_running;
 
 //===-- Rights --------------------------------------------------------------------------------===//
 
@@ -320,7 +325,13 @@ void sim_host_check_answer(const host_knowledge* k) {
 void sim_host_check_run(const op* o) {
   if (o->kind != OP_HOST && o->kind != OP_KERNEL) return;
   if (o->kind == OP_HOST) sim_host_check_learn(o->stream, o->position - 1, o->stream->known);
-  here = (running){.op = o, .known = sim_history_retain(o->stream->known)};
+  running* r = sim_slab_take(&runnings);
+  if (!r) return;
+  *r = (running){.thread = pthread_self(), .op = o, .known = sim_history_retain(o->stream->known)};
+  sim_pinned_lock();
+  r->next = all_running;
+  all_running = r;
+  sim_pinned_unlock();
 }
 
 static void take_back(pinned* p) {
@@ -330,24 +341,36 @@ static void take_back(pinned* p) {
   apply_all(p);
 }
 
-void sim_host_check_ran(void) {
-  if (!here.op) return;
-  sim_history_release(here.known);
-  here = (running){0};
+// Where the calling thread is in the list, or the list's end.
+static running** find_running(void) {
+  running** link = &all_running;
+  while (*link && !pthread_equal((*link)->thread, pthread_self())) link = &(*link)->next;
+  return link;
+}
+
+void sim_host_check_ran(const op* o) {
+  if (o->kind != OP_HOST && o->kind != OP_KERNEL) return;
   sim_pinned_lock();
+  running** link = find_running();
+  running* r = *link;
+  if (r) *link = r->next;
   if (has_lent) {
     for (pinned* p = used; p; p = p->next_used) take_back(p);
   }
   has_lent = false;
   sim_pinned_unlock();
+  if (!r) return;
+  sim_history_release(r->known);
+  sim_slab_give(&runnings, r);
 }
 
 // Whether what the calling thread runs comes before or after the use.
 static bool is_ordered(const host_use* u) {
-  const op* o = here.op;
-  if (!o) return false;
+  const running* r = *find_running();
+  if (!r) return false;
+  const op* o = r->op;
   return u->stream == o->stream || sim_history_of(u->known, o->stream->slot) >= o->position ||
-         sim_history_of(here.known, u->stream->slot) >= u->position;
+         sim_history_of(r->known, u->stream->slot) >= u->position;
 }
 
 //===-- Verdicts ------------------------------------------------------------------------------===//
@@ -394,7 +417,7 @@ static void say_conflict(const pinned* p, const host_use* u, const host_access* 
   snprintf(out->message, sizeof(out->message),
            "%s %s byte %llu of %llu of page-locked memory that a copy %s, before it has waited for "
            "the copy",
-           here.op ? "a host function" : "the host", verb(a->kind),
+           *find_running() ? "a host function" : "the host", verb(a->kind),
            (unsigned long long)(a->address - pinned_address(p)), (unsigned long long)p->bytes,
            u->is_written ? "writes" : "reads");
 }
@@ -410,7 +433,7 @@ static bool admit_live(pinned* p, const host_access* a, finding* out) {
     say_conflict(p, u, a, out);
     return true;
   }
-  if (here.op) p->is_lent = has_lent = true;
+  if (*find_running()) p->is_lent = has_lent = true;
   set_open(p, page, true);
   apply(p, page, 1);
   return true;
@@ -508,4 +531,6 @@ void sim_host_check_drop(void) {
   has_lent = false;
   sim_pinned_drop();
   sim_slab_drop(&uses);
+  sim_slab_drop(&runnings);
+  all_running = NULL;
 }

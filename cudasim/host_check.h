@@ -43,7 +43,7 @@ void sim_host_check_queued(const struct op* o);
 
 // The calling thread is about to run `o`, or has run it.
 void sim_host_check_run(const struct op* o);
-void sim_host_check_ran(void);
+void sim_host_check_ran(const struct op* o);
 
 // The host has waited for `position` of `s`, and so for `known`.
 void sim_host_check_learn(const struct stream* s, uint64_t position, const history* known);

@@ -202,7 +202,7 @@ static void run_first(stream* s) {
     sim_unlock();
     sim_op_run(o);
     sim_lock();
-    if (check_is_on()) sim_host_check_ran();
+    if (check_is_on()) sim_host_check_ran(o);
     state.copies -= is_copy;
     bool is_wild = o->kind == OP_KERNEL && sim_kernel_is_wild(o->kernel.run);
     if (is_wild && !s->device->broken) s->device->broken = cudaErrorIllegalAddress;

@@ -516,7 +516,7 @@ static void many_blocks_are_too_many_to_check(bool is_right) {
   for (int i = 0; i < COUNT; ++i) last = new_pinned(1);
   copy(first, data, 1, stream);
   copy(last, data, 1, stream);
-  EXPECT(last[0] <= 1);
+  if (!HAS_TSAN) EXPECT(last[0] <= 1);  // not checked, and a race
   if (!is_right) EXPECT(first[0] <= 1);
   expect_reports(is_right ? NULL : "read-before-sync");
 }
