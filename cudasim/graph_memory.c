@@ -111,9 +111,7 @@ static uint64_t need_on(const device* d, graph_memory* const* places, uint32_t c
   return need;
 }
 
-static bool has_room(const device* d, uint64_t bytes) {
-  return space_free(&d->space) >= bytes;
-}
+static bool has_room(const device* d, uint64_t bytes) { return space_free(&d->space) >= bytes; }
 
 static bool find_memory(device* d, graph_memory* const* places, uint32_t count, const stream* s) {
   uint64_t need = need_on(d, places, count);

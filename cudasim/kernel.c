@@ -289,7 +289,10 @@ static cudaError_t submit(stream* s, kernel_launch* l) {
 static cudaError_t check(const device* d, const void* function, const cudasim_launch* what,
                          const registration** out) {
   const registration* r = find(function);
-  if (!r) return sim_refuse(cudaErrorInvalidDeviceFunction, "%p is no registered kernel", function);
+  if (!r) {
+    sim_refuse(cudaErrorInvalidDeviceFunction, "%p is no registered kernel", function);
+    return cudaErrorInvalidDeviceFunction;
+  }
   *out = r;
   cudaError_t error = check_geometry(d, what);
   return error ? error : check_arguments(&r->kernel, what->arguments);

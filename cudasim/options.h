@@ -27,8 +27,8 @@ typedef struct options {
   bool check_json;
   bool check_leaks;
   char check_file[CHECK_FILE_BYTES];  // empty: stderr
-  uint64_t host_memory;       // bytes that can be page-locked
-  struct fault_plan* faults;  // whoever has the options owns it; or NULL
+  uint64_t host_memory;               // bytes that can be page-locked
+  struct fault_plan* faults;          // whoever has the options owns it; or NULL
 } options;
 
 // Fills `out` from `asked`, the environment and the defaults. False, after a line on stderr for

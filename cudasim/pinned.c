@@ -237,11 +237,12 @@ void sim_pinned_forgive(void) {
   if (arena.base) sim_pinned_protect(arena.base, arena.bytes, PROT_READ | PROT_WRITE);
 }
 
-// Pages that the child writes become its own. Those it only reads are still the parent's.
+// Pages that the child writes become its own. Those it only reads are still the parent's;
+// so are all where the kernel has no memory for the mapping.
 void sim_pinned_separate(void) {
   if (!arena.base) return;
-  mmap(pointer(arena.base), arena.bytes, PROT_READ | PROT_WRITE,
-       MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, arena.file, 0);
+  (void)mmap(pointer(arena.base), arena.bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, arena.file, 0);
 }
 
 void sim_pinned_drop(void) {

@@ -27,21 +27,21 @@ typedef enum cudasim_switch {
 // at it, and where that is not set, from the default after it.
 typedef struct cudasim_options {
   int devices;              // number of devices, 1 to CUDASIM_MAX_DEVICES; CUDASIM_DEVICES; 1
+  cudasim_switch protect;   // device memory is out of the host's reach; CUDASIM_PROTECT; on
   const char* memory;       // "20GiB", "512MiB", bytes, or one for each device with commas between:
                             // the last holds for all further ones; CUDASIM_MEMORY; "80GiB"
   const char* schedule;     // "threads", "eager", "random:SEED", or "random" with a seed from the
                             // clock, which stderr says; CUDASIM_SCHEDULE; "threads"
-  cudasim_switch protect;   // device memory is out of the host's reach; CUDASIM_PROTECT; on
-  cudasim_switch verbose;   // refused calls say why on stderr; CUDASIM_VERBOSE; off
   const char* host_memory;  // what can be page-locked in all, as one size of `memory`;
                             // CUDASIM_HOST_MEMORY; no limit
   const char* faults;       // which calls fail, as in cudasim_faults; CUDASIM_FAULTS; none
   const char* check;        // "off", "report", or "abort" after the first report; CUDASIM_CHECK;
                             // "off"
-  const char* check_format;  // "text" or "json", an object on each line; CUDASIM_CHECK_FORMAT;
-                             // "text"
-  const char* check_file;    // where reports are appended, %p in it is the process id;
-                             // CUDASIM_CHECK_FILE; stderr
+  const char* check_format;    // "text" or "json", an object on each line; CUDASIM_CHECK_FORMAT;
+                               // "text"
+  const char* check_file;      // where reports are appended, %p in it is the process id;
+                               // CUDASIM_CHECK_FILE; stderr
+  cudasim_switch verbose;      // refused calls say why on stderr; CUDASIM_VERBOSE; off
   cudasim_switch check_leaks;  // what is left at exit is reported; CUDASIM_CHECK_LEAKS; on
 } cudasim_options;
 

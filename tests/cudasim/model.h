@@ -364,7 +364,7 @@ const char* model_malloced(model* m, int buffer, void* address, size_t size);
 cudaError_t model_malloc_async(model* m, const char* function, int pool, size_t size,
                                model_stream_arg s);
 const char* model_malloced_async(model* m, int buffer, int pool, void* address, size_t size,
-                                 model_stream_arg s);
+                                 model_stream_arg arg);
 cudaError_t model_free(model* m, int buffer);
 cudaError_t model_free_async(model* m, int buffer, model_stream_arg s);
 cudaError_t model_host_alloc(model* m, const char* function, size_t size, unsigned flags);

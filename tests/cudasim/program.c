@@ -22,7 +22,7 @@ unsigned program_draw(program* p, unsigned below) {
 
 static void begin_step(program* p, int step) {
   p->step = step;
-  p->random = ((uint64_t)p->seed << 32) + (unsigned)step * 7919u;
+  p->random = ((uint64_t)p->seed << 32) + (uint64_t)step * 7919;
 }
 
 //===-- Saying what happens -------------------------------------------------------------------===//

@@ -331,7 +331,7 @@ static const char no_kernel;
 
 static size_t reach(const cudasim_launch* launch, cudasim_range* ranges) {
   ranges[0] = (cudasim_range){.pointer = *(void**)launch->arguments[0],
-                             .bytes = *(size_t*)launch->arguments[1]};
+                              .bytes = *(size_t*)launch->arguments[1]};
   return 1;
 }
 

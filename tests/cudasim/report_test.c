@@ -208,7 +208,7 @@ static void is_written_once_for_two_places(void) {
 //===-- Where they go, and what comes then ----------------------------------------------------===//
 
 static void make_a_mistake_in_a_file_of_its_own(void) {
-  strcat(path, ".%p");
+  snprintf(path + strlen(path), sizeof(path) - strlen(path), ".%%p");
   make_a_mistake();
 }
 
