@@ -250,7 +250,7 @@ static void is_not_made_if_off(void) {
 }
 
 static void settings_are_checked(void) {
-  freopen("/dev/null", "w", stderr);
+  EXPECT(freopen("/dev/null", "w", stderr) != NULL);
   EXPECT(cudasim_configure(&(cudasim_options){.check = "on"}) == cudaErrorInvalidValue);
   EXPECT(cudasim_configure(&(cudasim_options){.check_format = "xml"}) == cudaErrorInvalidValue);
   EXPECT(cudasim_configure(&(cudasim_options){.check = "report"}) == cudaSuccess);
