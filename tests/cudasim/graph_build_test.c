@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "tests/cudasim/probe_kernel.h"
 #include "tests/cudasim/support.h"
 
 #define BYTES ((size_t)64)
@@ -102,19 +103,6 @@ SIM_TEST(graph_build, a_node_comes_after_its_dependencies) {
   launch_and_wait(graph, stream);
   OK(cudaMemcpy(host, cells + NODES - 1, 1, cudaMemcpyDefault));
   cr_expect(eq(int, *host, 9));
-}
-
-static int probe_kernel;  // its address is the kernel's
-
-static size_t probe_reach(const cudasim_launch* launch, cudasim_range* ranges) {
-  (void)launch;
-  (void)ranges;
-  return 0;
-}
-
-static void probe_run(const cudasim_launch* launch, dim3 block) {
-  (void)block;
-  ++**(int* const*)launch->arguments[0];
 }
 
 SIM_TEST(graph_build, kernels_are_launched) {

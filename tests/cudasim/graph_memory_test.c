@@ -1,10 +1,10 @@
 // Memory of graphs: allocations and frees that are captured, when their memory is there and who may
 // free it, and what it costs.
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/cudasim/failing_calloc.h"
 #include "tests/cudasim/support.h"
 
 static void begin(cudaStream_t stream) {
@@ -475,20 +475,6 @@ SIM_TEST(graph_memory, that_nobody_uses_serves_other_allocations) {
 }
 
 //===-- Failures ------------------------------------------------------------------------------===//
-
-// The host's memory, which the linker sends here (--wrap=calloc).
-static long allocations_left = -1;  // -1: any number
-
-void* __real_calloc(size_t items, size_t size);  // NOLINT(bugprone-reserved-identifier)
-void* __wrap_calloc(size_t items, size_t size);  // NOLINT(bugprone-reserved-identifier)
-void* __wrap_calloc(size_t items, size_t size) {
-  if (allocations_left == 0) {
-    errno = ENOMEM;
-    return NULL;
-  }
-  if (allocations_left > 0) --allocations_left;
-  return __real_calloc(items, size);
-}
 
 static cudaError_t capture_and_launch(cudaStream_t stream, int count) {
   cudaGraph_t graph = NULL;

@@ -1,10 +1,11 @@
 // Stream capture and graphs: what a capture takes and what breaks it, what a launch does and when.
 // The rules were observed on an H100 with CUDA 13.0.
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/cudasim/failing_calloc.h"
+#include "tests/cudasim/probe_kernel.h"
 #include "tests/cudasim/support.h"
 
 #define BYTES ((size_t)256)
@@ -1126,33 +1127,6 @@ SIM_TEST(graph, a_broken_device_launches_nothing) {
   OK(cudasim_break_device(0, cudaErrorIllegalAddress));
   REFUSED(cudaGraphLaunch(exec, stream), cudaErrorIllegalAddress);
   cr_expect(eq(int, done, 0));
-}
-
-// The host's memory, which the linker sends here (--wrap=calloc).
-static long allocations_left = -1;  // -1: any number
-
-void* __real_calloc(size_t items, size_t size);  // NOLINT(bugprone-reserved-identifier)
-void* __wrap_calloc(size_t items, size_t size);  // NOLINT(bugprone-reserved-identifier)
-void* __wrap_calloc(size_t items, size_t size) {
-  if (allocations_left == 0) {
-    errno = ENOMEM;
-    return NULL;
-  }
-  if (allocations_left > 0) --allocations_left;
-  return __real_calloc(items, size);
-}
-
-static int probe_kernel;  // its address is the kernel's
-
-static size_t probe_reach(const cudasim_launch* launch, cudasim_range* ranges) {
-  (void)launch;
-  (void)ranges;
-  return 0;
-}
-
-static void probe_run(const cudasim_launch* launch, dim3 block) {
-  (void)block;
-  ++**(int* const*)launch->arguments[0];
 }
 
 static cudaError_t register_probe(void) {

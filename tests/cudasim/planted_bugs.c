@@ -5,31 +5,11 @@
 #include <string.h>
 
 #include "cudasim.h"
+#include "tests/cudasim/must.h"
 
 #define BYTES ((size_t)4096)
 
-#define MUST(call)                                                  \
-  do {                                                              \
-    cudaError_t error_ = (call);                                    \
-    if (error_ != cudaSuccess) {                                    \
-      fprintf(stderr, "%s: %s\n", #call, cudaGetErrorName(error_)); \
-      abort();                                                      \
-    }                                                               \
-  } while (0)
-
 //===-- What they are made of -----------------------------------------------------------------===//
-
-static cudaStream_t new_stream(void) {
-  cudaStream_t stream;
-  MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  return stream;
-}
-
-static cudaEvent_t new_event(void) {
-  cudaEvent_t event;
-  MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-  return event;
-}
 
 static char* new_buffer(void) {
   void* p;
