@@ -67,10 +67,16 @@ static bool is_default_handle(cudaStream_t handle) {
   return handle == cudaStreamLegacy || handle == cudaStreamPerThread;
 }
 
-// Whether `handle` is a stream of device `id`. The default streams are those of every device.
+// Whether `handle` is a stream of device `id`. The default streams are those of every device. Of
+// one that is being captured nobody can ask: that would end its capture.
 static tm_status check_handle(cudaStream_t handle, int32_t id) {
   TM_ON_DEVICE(id);
   if (is_default_handle(handle)) {
+    return TM_OK;
+  }
+  bool capturing;
+  TM_TRY(tm_cuda_is_capturing_(handle, &capturing));
+  if (capturing) {
     return TM_OK;
   }
   int device = -1;

@@ -30,7 +30,8 @@ typedef struct tm_event tm_event;
 // Errors: TM_ERR_UNAVAILABLE, TM_ERR_OUT_OF_RANGE (`id`), TM_ERR_NO_MEMORY, TM_ERR_CUDA.
 TM_API TM_NODISCARD tm_stream* tm_stream_create(int32_t id, int priority);
 
-// Wraps a foreign stream of device `id`. `handle` may be 0, cudaStreamLegacy or
+// Wraps a foreign stream of device `id`, which is taken on trust where it is being captured: asking
+// would end the capture. `handle` may be 0, cudaStreamLegacy or
 // cudaStreamPerThread: 0 means whichever of the two the including file is compiled for. The
 // per-thread stream is another queue on every thread, so what is made on it is used and freed by
 // one thread.

@@ -220,6 +220,25 @@ Test(stream, a_stream_of_another_device_is_not_adopted) {
   cr_expect(eq(int, tm_last_status(), TM_ERR_INVALID));
 }
 
+// On a device, to ask a captured stream for its device ends the capture.
+Test(stream, a_captured_stream_is_adopted_and_its_capture_goes_on) {
+  setup(1);
+  cudaStream_t foreign;
+  cr_assert(cudaStreamCreateWithFlags(&foreign, cudaStreamNonBlocking) == cudaSuccess);
+  cr_assert(cudaStreamBeginCapture(foreign, cudaStreamCaptureModeGlobal) == cudaSuccess);
+  if (machine_is_simulated()) {
+    machine_fail("cudaStreamGetDevice", 1, 0, cudaErrorStreamCaptureUnsupported);
+  }
+  tm_stream* stream = tm_stream_adopt(foreign, 0);
+  cr_assert(stream != NULL, "%s", tm_last_error()->message);
+  cr_expect(tm_device_equal(tm_stream_device(stream), (tm_device){TM_DEVICE, 0}));
+  tm_stream_release(stream);
+  cudaGraph_t graph = NULL;
+  cr_assert(eq(int, cudaStreamEndCapture(foreign, &graph), cudaSuccess));
+  cr_expect(eq(int, cudaGraphDestroy(graph), cudaSuccess));
+  cr_expect(eq(int, cudaStreamDestroy(foreign), cudaSuccess));
+}
+
 Test(stream, the_default_streams_are_those_of_the_device_named) {
   setup(2);
   static const cudaStream_t handles[] = {0, cudaStreamLegacy, cudaStreamPerThread};
