@@ -15,31 +15,16 @@
 #include <unistd.h>
 
 #include "cudasim.h"
+#include "tests/cudasim/expect.h"
+#include "tests/support/sanitizers.h"
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 
-#define EXPECT(condition)                                             \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      _exit(1);                                                       \
-    }                                                                 \
-  } while (0)
-
 #define OK(call) EXPECT((call) == cudaSuccess)
 
 // Sanitizers have memory of their own for every byte that is touched.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define IS_SANITIZED true
-#endif
-#endif
-#ifndef IS_SANITIZED
-#define IS_SANITIZED false
-#endif
+#define IS_SANITIZED (UNDER_ASAN || UNDER_TSAN)
 
 static void make_machine(const char* schedule, int devices) {
   OK(cudasim_configure(

@@ -16,30 +16,10 @@
 #include <unistd.h>
 
 #include "cudasim.h"
+#include "tests/cudasim/expect.h"
+#include "tests/support/sanitizers.h"
 
 #define BYTES ((size_t)4096)
-
-#if defined(__SANITIZE_THREAD__)
-#define HAS_TSAN true
-#define HAS_ASAN false
-#elif defined(__SANITIZE_ADDRESS__)
-#define HAS_TSAN false
-#define HAS_ASAN true
-#elif defined(__has_feature)
-#define HAS_TSAN __has_feature(thread_sanitizer)
-#define HAS_ASAN __has_feature(address_sanitizer)
-#else
-#define HAS_TSAN false
-#define HAS_ASAN false
-#endif
-
-#define EXPECT(condition)                                             \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      _exit(1);                                                       \
-    }                                                                 \
-  } while (0)
 
 #define OK(call) EXPECT((call) == cudaSuccess)
 
@@ -516,7 +496,7 @@ static void many_blocks_are_too_many_to_check(bool is_right) {
   for (int i = 0; i < COUNT; ++i) last = new_pinned(1);
   copy(first, data, 1, stream);
   copy(last, data, 1, stream);
-  if (!HAS_TSAN) EXPECT(last[0] <= 1);  // not checked, and a race
+  if (!UNDER_TSAN) EXPECT(last[0] <= 1);  // not checked, and a race
   if (!is_right) EXPECT(first[0] <= 1);
   expect_reports(is_right ? NULL : "read-before-sync");
 }
@@ -634,13 +614,13 @@ static void run_child(const test_case* c, bool is_right, int output) {
 static bool ended_as_it_should(const test_case* c, bool is_right, int status) {
   bool is_well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   if (is_right || !c->signal) return is_well;
-  if (HAS_ASAN || HAS_TSAN) return !is_well;  // their handlers choose the end
+  if (UNDER_ASAN || UNDER_TSAN) return !is_well;  // their handlers choose the end
   return WIFSIGNALED(status) ? WTERMSIG(status) == c->signal : WEXITSTATUS(status) != 0;
 }
 
 static bool is_hindered(const test_case* c) {
-  return (c->hindrance == TSAN && HAS_TSAN) ||
-         (c->hindrance == SANITIZER && (HAS_TSAN || HAS_ASAN));
+  return (c->hindrance == TSAN && UNDER_TSAN) ||
+         (c->hindrance == SANITIZER && (UNDER_TSAN || UNDER_ASAN));
 }
 
 static bool run(const test_case* c, bool is_right) {

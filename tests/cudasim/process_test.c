@@ -13,14 +13,7 @@
 #include <unistd.h>
 
 #include "cudasim.h"
-
-#define EXPECT(condition)                                             \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      _exit(1);                                                       \
-    }                                                                 \
-  } while (0)
+#include "tests/cudasim/expect.h"
 
 static void nap_ms(long ms) {
   nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);

@@ -13,16 +13,9 @@
 #include <unistd.h>
 
 #include "cudasim.h"
+#include "tests/cudasim/expect.h"
 
 #define BYTES ((size_t)4096)
-
-#define EXPECT(condition)                                             \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      _exit(1);                                                       \
-    }                                                                 \
-  } while (0)
 
 static char path[64];  // of the reports
 
