@@ -87,6 +87,7 @@ static void read_behind(gate* g, tm_stream* stream, void* block) {
 }
 
 Test(cross_stream, the_arrangement_notices_a_missing_wait) {
+  machine_leave_unchecked();
   setup();
   gate g;
   void* old = take(pool, NULL);

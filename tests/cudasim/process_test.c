@@ -278,6 +278,7 @@ static void an_idle_device_has_no_thread(void) {
   int before = count_threads();
   void* p;
   cudaStream_t stream;
+  EXPECT(cudasim_configure(&(cudasim_options){.schedule = "threads"}) == cudaSuccess);
   EXPECT(cudaMalloc(&p, 1 << 20) == cudaSuccess);
   EXPECT(cudaStreamCreate(&stream) == cudaSuccess);
   EXPECT(count_threads() == before);

@@ -24,6 +24,15 @@ void machine_require_devices(int32_t count);
 // not: a test that holds a stream up meanwhile would never end.
 void machine_require_calls_that_do_not_wait(void);
 
+// Skips the calling Criterion test on a simulated machine that works without threads
+// (CUDASIM_SCHEDULE is eager or random): what waits there for the test to go on would wait for
+// ever.
+void machine_require_threads(void);
+
+// Before machine_configure: the test does something wrong on purpose, which cudasim's checker,
+// where it is on, is not to report.
+void machine_leave_unchecked(void);
+
 // Makes `count` calls of the runtime's `function` fail with `error`, from the `nth` on (1: the next
 // one); a count of 0: all. Skips the test on a real machine.
 void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error);

@@ -15,6 +15,10 @@ void machine_require_calls_that_do_not_wait(void) {
   }
 }
 
+void machine_require_threads(void) {}
+
+void machine_leave_unchecked(void) {}
+
 void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error) {
   (void)function;
   (void)nth;

@@ -1,5 +1,7 @@
 #include <criterion/criterion.h>
 #include <cudasim.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tests/support/machine.h"
 #include "tm/alloc/device.h"
@@ -12,6 +14,15 @@ void machine_configure(int devices, const char* memory) {
 }
 
 void machine_require_calls_that_do_not_wait(void) {}
+
+void machine_require_threads(void) {
+  const char* schedule = getenv("CUDASIM_SCHEDULE");
+  if (schedule && strcmp(schedule, "threads") != 0) {
+    machine_skip("this test holds up a stream, which only the schedule threads allows");
+  }
+}
+
+void machine_leave_unchecked(void) { cr_assert(setenv("CUDASIM_CHECK", "off", 1) == 0); }
 
 void machine_fail(const char* function, uint64_t nth, uint64_t count, cudaError_t error) {
   cr_assert(cudasim_fail(function, nth, count, error) == cudaSuccess, "%s cannot fail", function);

@@ -946,6 +946,7 @@ Test(batch_copy, records_its_stream_on_both_sides) {
 // They take milliseconds; an attempt in which they are done before the block is asked for shows
 // nothing.
 Test(batch_copy, what_is_recorded_covers_the_copies_themselves) {
+  machine_require_threads();
   tm_auto_stream other = tm_stream_create(0, 0);
   const int64_t half = INT64_C(1) << 25;
   bool held = false;

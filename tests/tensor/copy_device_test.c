@@ -272,6 +272,7 @@ Test(copy_device, a_side_of_another_stream_records_the_copys) {
 // The copy takes milliseconds; an attempt in which it is done before the block is asked for shows
 // nothing.
 Test(copy_device, what_is_recorded_covers_the_copy_itself) {
+  machine_require_threads();
   tm_auto_stream other = tm_stream_create(0, 0);
   const int64_t size = INT64_C(1) << 24;
   bool held = false;
