@@ -118,8 +118,9 @@ static tm_status run(tm_allocator* arena, decoder* d) {
     return TM_RAISE(TM_ERR_CORRUPT, "expected TM_ERR_CAPTURING");
   }
 
-  TM_TRY(step(d));              // the arena learns what a step takes
-  TM_TRY(tm_stack_pin(arena));  // and stays there
+  TM_TRY(step(d));                              // the arena learns what a step takes
+  TM_TRY(tm_stack_pin(arena));                  // and stays there
+  TM_TRY(tm_stream_sync(tm_current_stream()));  // the step has read the tokens: others may be set
   tm_status status = capture(d, &graph);
   printf("captured pinned: %s\n", tm_status_name(status));
   for (int32_t token = 0; status == TM_OK && token < TOKENS; token++) {

@@ -152,6 +152,7 @@ static void call_exit(void* unused) {
 }
 
 static void exit_from_a_host_function(void) {
+  EXPECT(cudasim_configure(&(cudasim_options){.schedule = "threads"}) == cudaSuccess);
   EXPECT(cudaLaunchHostFunc(cudaStreamPerThread, call_exit, NULL) == cudaSuccess);
   nap_ms(5000);
   EXPECT(!"the host function ended the process");
